@@ -1,0 +1,40 @@
+# Only Python >= 3.11 and a C compiler are assumed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.installed
+WHEEL := build/wheel
+
+.PHONY: quickstart test test-learning lint wheel bench lock clean
+
+quickstart: $(STAMP)
+	$(BIN)/robo-rl quickstart $(ARGS)
+
+# Lint, types and the suite on the source; then the suite again on the built wheel, from its folder.
+test: lint wheel
+	cd $(WHEEL)/site && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p robo_rl
+	$(BIN)/python -m pytest -n 2 -m "not learning"
+	cd $(WHEEL) && PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -m pytest -n 2 -m "not learning"
+
+test-learning: $(STAMP)
+	$(BIN)/python -m pytest -m learning
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation . >/dev/null
+	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL)/site dist/*.whl
+	cp -r tests pyproject.toml $(WHEEL)/
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist robo_rl.egg-info

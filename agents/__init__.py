@@ -1,0 +1,1 @@
+"""Learning methods, one file of pure functions each."""

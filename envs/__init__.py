@@ -1,0 +1,1 @@
+"""Gymnasium tasks on a simulated or a real robot."""

@@ -1,0 +1,1 @@
+"""Robots: contracts, guards, drivers, ROS bridges, recorder, policy runtime. Never imports JAX."""

@@ -1,0 +1,1 @@
+"""Datasets: Minari in and out, replay, relabelling, checking."""

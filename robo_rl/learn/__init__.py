@@ -1,0 +1,1 @@
+"""The offline, online and evaluation loops that serve every agent."""

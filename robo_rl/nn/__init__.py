@@ -1,0 +1,1 @@
+"""Networks and distributions shared by the agents."""
