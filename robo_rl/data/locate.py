@@ -1,0 +1,130 @@
+"""Finding Minari datasets on this machine."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import minari
+
+from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
+
+DATASET_ID = re.compile(r"(?:[-_\w]+/)*[-_\w]+-v\d+")
+METADATA_FILE = "metadata.json"
+MAIN_FILE = "main_data.hdf5"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSummary:
+    """One line of a listing."""
+
+    id: str
+    path: pathlib.Path
+    episodes: int
+    steps: int
+    size_mb: float
+    env_id: str
+    problem: str = ""
+    """Why the dataset cannot be read; empty when it can."""
+
+
+def datasets_root() -> pathlib.Path:
+    """Where Minari keeps its datasets: `MINARI_DATASETS_PATH`, or `~/.minari/datasets`."""
+    configured = os.environ.get("MINARI_DATASETS_PATH")
+    if configured:
+        return pathlib.Path(configured)
+    return pathlib.Path.home() / ".minari" / "datasets"
+
+
+def list_datasets() -> list[DatasetSummary]:
+    """All datasets under the root, by name; those that cannot be read say why."""
+    root = datasets_root()
+    return [_summary(root, path) for path in sorted(_dataset_folders(root))]
+
+
+def locate_dataset(source: str | os.PathLike[str], *, download: bool = False) -> pathlib.Path:
+    """The folder with the metadata file of a dataset named by id or by path.
+
+    With `download`, an id that is not here is fetched by Minari. Raises DatasetNotFoundError.
+    """
+    for folder in (pathlib.Path(source), datasets_root() / source):
+        for candidate in (folder / "data", folder):
+            if (candidate / METADATA_FILE).is_file():
+                return candidate
+        if (folder / "data").is_dir():
+            raise DatasetCorruptError(
+                f"{folder / 'data'} has no {METADATA_FILE}: the dataset was not written to its end"
+            )
+    name = os.fspath(source)
+    is_id = DATASET_ID.fullmatch(name) is not None
+    if download and is_id:
+        _download(name)
+        return locate_dataset(name)
+    known = [summary.id for summary in list_datasets()]
+    hint = "; with a network, ask for a download" if is_id else ""
+    raise DatasetNotFoundError(
+        f"no dataset {name!r}, neither as a path nor under {datasets_root()}; "
+        f"known: {', '.join(known) or 'none'}{hint}"
+    )
+
+
+def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """The raw metadata of a dataset. Raises DatasetCorruptError."""
+    file = folder / METADATA_FILE
+    try:
+        metadata = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetCorruptError(f"{file} cannot be read as JSON: {error}") from error
+    missing = {"total_episodes", "data_format"} - set(metadata)
+    if missing:
+        raise DatasetCorruptError(f"{file} lacks {sorted(missing)}: not a Minari dataset")
+    return dict(metadata)
+
+
+def env_spec_fields(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The stored environment spec as a dict; empty when there is none."""
+    try:
+        return dict(json.loads(metadata.get("env_spec") or "{}"))
+    except ValueError as error:
+        raise DatasetCorruptError(f"metadata key 'env_spec' is not JSON: {error}") from error
+
+
+def _download(dataset_id: str) -> None:
+    try:
+        minari.download_dataset(dataset_id)
+    except Exception as error:  # the client libraries of the hosts raise anything
+        raise DatasetError(
+            f"downloading {dataset_id!r} with Minari failed: {error}. Check the name with "
+            "`minari list remote` and the network, or copy the dataset under "
+            f"{datasets_root()}"
+        ) from error
+
+
+def _dataset_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    if not folder.is_dir():
+        return []
+    if (folder / "data").is_dir():
+        return [folder]
+    found: list[pathlib.Path] = []
+    for child in folder.iterdir():
+        if child.is_dir() and not child.name.startswith("."):
+            found += _dataset_folders(child)
+    return found
+
+
+def _summary(root: pathlib.Path, folder: pathlib.Path) -> DatasetSummary:
+    name = folder.relative_to(root).as_posix()
+    try:
+        metadata = read_metadata(folder / "data")
+        return DatasetSummary(
+            id=name,
+            path=folder,
+            episodes=int(metadata["total_episodes"]),
+            steps=int(metadata.get("total_steps", 0)),
+            size_mb=float(metadata.get("dataset_size", 0.0)),
+            env_id=str(env_spec_fields(metadata).get("id", "")),
+        )
+    except DatasetCorruptError as error:
+        return DatasetSummary(name, folder, 0, 0, 0.0, "", problem=str(error))

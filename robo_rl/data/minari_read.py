@@ -1,0 +1,247 @@
+"""Minari datasets into episodes or flat transitions."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from minari.dataset.minari_storage import MinariStorage, is_image_space
+from minari.serialization import deserialize_space
+
+from robo_rl.data.episodes import Arrays, Episode
+from robo_rl.data.errors import DatasetCorruptError, DatasetError
+from robo_rl.data.locate import MAIN_FILE, env_spec_fields, locate_dataset, read_metadata
+from robo_rl.data.provenance import METADATA_KEY, Provenance
+from robo_rl.data.returns import monte_carlo_returns
+from robo_rl.data.transitions import Transitions, flatten_episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One Minari dataset on disk. Opening it reads the metadata, not the data."""
+
+    folder: pathlib.Path  # holds metadata.json and the data
+    metadata: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Minari's name of the dataset, or its path when it has none."""
+        return str(self.metadata.get("dataset_id", self.folder))
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes, as the metadata counts them."""
+        return int(self.metadata["total_episodes"])
+
+    @functools.cached_property
+    def provenance(self) -> Provenance | None:
+        """None for a dataset that another tool wrote."""
+        stored = self.metadata.get(METADATA_KEY)
+        return None if stored is None else Provenance.from_json(stored)
+
+    @functools.cached_property
+    def observation_space(self) -> gymnasium.Space[Any]:
+        """As stored, or that of the recovered environment in older datasets."""
+        return _space(self, "observation_space")
+
+    @functools.cached_property
+    def action_space(self) -> gymnasium.Space[Any]:
+        """As stored, or that of the recovered environment in older datasets."""
+        return _space(self, "action_space")
+
+    @property
+    def env_spec(self) -> EnvSpec | None:
+        """What the data was collected in; its `entry_point` is None when only a name is known."""
+        fields = env_spec_fields(dict(self.metadata))
+        if not fields:
+            return None
+        known = {field.name for field in dataclasses.fields(EnvSpec) if field.init}
+        wanted = known - {"additional_wrappers"}  # other people's code, not needed for a reward
+        return EnvSpec(**{name: value for name, value in fields.items() if name in wanted})
+
+    def episodes(self, infos: Sequence[str] | None = None) -> list[Episode]:
+        """All episodes as stored, not validated; `infos` names those wanted (default all).
+
+        Nested infos and observations are flattened with "/" between the names.
+        """
+        return list(_read(self, infos))
+
+    def transitions(
+        self,
+        *,
+        next_actions: bool = False,
+        mc_discount: float | None = None,
+        endless: bool = False,
+        infos: Sequence[str] = (),
+    ) -> Transitions:
+        """All steps as flat arrays, see `flatten_episodes`.
+
+        With `mc_discount`, adds `mc_returns` (N,), see `monte_carlo_returns`.
+        """
+        episodes = self.episodes(infos)
+        try:
+            out = flatten_episodes(episodes, next_actions=next_actions, infos=infos)
+        except ValueError as error:
+            raise DatasetCorruptError(f"dataset {self.id!r}: {error}") from error
+        if mc_discount is not None:
+            out["mc_returns"] = monte_carlo_returns(
+                np.asarray(out["rewards"]),
+                np.asarray(out["terminated"]),
+                np.asarray(out["truncated"]),
+                mc_discount,
+                endless=endless,
+            )
+        return out
+
+
+def open_dataset(source: str | os.PathLike[str], *, download: bool = False) -> Dataset:
+    """Open a dataset by Minari id or by path.
+
+    Raises DatasetNotFoundError (it lists what is there) or DatasetCorruptError.
+    """
+    folder = locate_dataset(source, download=download)
+    metadata = read_metadata(folder)
+    version = metadata.get("minari_version", minari.__version__)
+    if version not in minari.supported_dataset_versions:
+        raise DatasetError(
+            f"{folder} was written by Minari {version}, which Minari {minari.__version__} cannot "
+            f"read; it reads {sorted(minari.supported_dataset_versions)}"
+        )
+    return Dataset(folder, metadata)
+
+
+def _space(dataset: Dataset, name: str) -> gymnasium.Space[Any]:
+    stored = dataset.metadata.get(name)
+    if isinstance(stored, str):
+        try:
+            space: gymnasium.Space[Any] = deserialize_space(stored)
+            return space
+        except (KeyError, ValueError, NotImplementedError) as error:
+            raise DatasetCorruptError(f"dataset {dataset.id!r}: {name}: {error!r}") from error
+    recovered: gymnasium.Space[Any] = getattr(_storage(dataset), name)
+    return recovered
+
+
+def _storage(dataset: Dataset) -> MinariStorage:
+    try:
+        return MinariStorage.read(dataset.folder)
+    except Exception as error:  # it may build the environment, which may fail in any way
+        raise DatasetError(f"Minari cannot open {dataset.folder}: {error}") from error
+
+
+def _read(dataset: Dataset, infos: Sequence[str] | None) -> Iterator[Episode]:
+    plain = dataset.metadata["data_format"] == "hdf5" and not any(
+        _needs_decoding(space, dataset.metadata)
+        for space in (dataset.observation_space, dataset.action_space)
+    )
+    if not plain:
+        yield from _read_through_minari(dataset, infos)
+        return
+    file = dataset.folder / MAIN_FILE
+    try:
+        with h5py.File(file, "r") as main:
+            for index in range(dataset.total_episodes):
+                yield _episode(main[f"episode_{index}"], infos)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DatasetCorruptError(
+            f"{file} cannot be read: {error}. It is damaged or was not written to its end; "
+            "collect, import or download the dataset again"
+        ) from error
+
+
+def _needs_decoding(space: gymnasium.Space[Any], metadata: Mapping[str, Any]) -> bool:
+    if isinstance(space, gymnasium.spaces.Dict):
+        return any(_needs_decoding(inner, metadata) for inner in space.spaces.values())
+    if isinstance(space, gymnasium.spaces.Box):
+        return bool(metadata.get("jpeg_encoding", True)) and is_image_space(space)
+    numeric = (
+        gymnasium.spaces.Discrete,
+        gymnasium.spaces.MultiDiscrete,
+        gymnasium.spaces.MultiBinary,
+    )
+    return not isinstance(space, numeric)
+
+
+def _episode(group: Any, infos: Sequence[str] | None) -> Episode:
+    attributes = dict(group.attrs)
+    seed = attributes.get("seed")
+    reserved = ("id", "seed", "total_steps")
+    return Episode(
+        observations=_arrays(group["observations"]),
+        actions=np.asarray(_arrays(group["actions"])),
+        rewards=group["rewards"][()],
+        terminations=group["terminations"][()],
+        truncations=group["truncations"][()],
+        infos=_infos(group.get("infos"), infos),
+        seed=None if seed is None else int(seed),
+        metadata={k: _plain(v) for k, v in attributes.items() if k not in reserved},
+    )
+
+
+def _infos(group: Any, wanted: Sequence[str] | None) -> dict[str, np.ndarray]:
+    if group is None:
+        return {}
+    if wanted is not None:
+        return {name: group[name][()] for name in wanted if name in group}
+    found = _arrays(group)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _arrays(node: Any) -> Arrays:
+    if isinstance(node, h5py.Dataset):
+        return np.asarray(node[()])
+    flat: dict[str, np.ndarray] = {}
+    for key, inner in node.items():
+        value = _arrays(inner)
+        if isinstance(value, Mapping):
+            flat |= {f"{key}/{name}": array for name, array in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _read_through_minari(dataset: Dataset, infos: Sequence[str] | None) -> Iterator[Episode]:
+    storage = _storage(dataset)
+    try:
+        for stored in storage.get_episodes(range(dataset.total_episodes)):
+            found = _flat_dict(stored.get("infos") or {})
+            wanted = found if infos is None else {k: found[k] for k in infos if k in found}
+            observations = stored["observations"]
+            if isinstance(observations, Mapping):
+                observations = _flat_dict(observations)
+            elif not isinstance(observations, np.ndarray):
+                raise DatasetError(
+                    f"dataset {dataset.id!r}: observations of {dataset.observation_space} are not "
+                    "supported; use Box or Dict"
+                )
+            yield Episode(
+                observations=observations,
+                actions=np.asarray(stored["actions"]),
+                rewards=stored["rewards"],
+                terminations=stored["terminations"],
+                truncations=stored["truncations"],
+                infos=wanted,
+            )
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DatasetCorruptError(f"{dataset.folder} cannot be read: {error!r}") from error
+
+
+def _flat_dict(nested: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}/{name}": array for name, array in _flat_dict(value).items()}
+        else:
+            flat[key] = np.asarray(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,284 @@
+"""A ring buffer of transitions in NumPy, for online learning and for mixing in offline data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from robo_rl.data.episodes import Arrays, Episode
+from robo_rl.data.returns import monte_carlo_returns, window_returns
+from robo_rl.data.transitions import Transitions, flatten_episodes, take
+
+_REQUIRED = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminated",
+    "truncated",
+)
+_DERIVED = ("masks", "episode_id", "discounts")
+
+
+class ReplayBuffer:
+    """The newest `capacity` transitions of one stream of experience.
+
+    n-step windows follow the stream: they end at `terminated` (mask 0), at `truncated` (the state
+    after it is bootstrapped), at `cut`, and at the newest transition. Not for interleaved
+    environments: use one buffer each, or `add_episode`.
+    """
+
+    def __init__(self, capacity: int, example_transition: Mapping[str, Any]):
+        """`example_transition` is one unbatched transition; its keys, shapes and types are kept.
+
+        Besides the required keys it may name others (`mc_returns`, `constraint`, ...), which are
+        stored and sampled as they are. `masks` are derived and not stored.
+        """
+        if capacity < 1:
+            raise ValueError(f"ReplayBuffer: capacity must be >= 1, got {capacity}")
+        missing = [key for key in _REQUIRED if key not in example_transition]
+        if missing:
+            raise ValueError(f"ReplayBuffer: example_transition lacks {missing}")
+        self.capacity = capacity
+        self._data: Transitions = {
+            key: _allocate(capacity, key, value)
+            for key, value in example_transition.items()
+            if key not in _DERIVED
+        }
+        self._stream = np.zeros(capacity, np.int64)  # rows of one value follow each other in time
+        self._current_stream = 0
+        self._head = 0  # where the next transition goes
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of what is stored."""
+        return tuple(self._data)
+
+    @classmethod
+    def from_transitions(
+        cls, transitions: Transitions, capacity: int | None = None
+    ) -> "ReplayBuffer":
+        """A buffer that holds N flat transitions (with their `episode_id`)."""
+        rows = len(np.asarray(transitions["rewards"]))
+        if capacity is not None and capacity < rows:
+            raise ValueError(
+                f"ReplayBuffer.from_transitions: capacity {capacity} is less than the {rows} rows"
+            )
+        buffer = cls(capacity or rows, take_row(transitions, 0))
+        for key, value in buffer._data.items():
+            _assign(value, slice(0, rows), transitions[key])
+        ids = np.asarray(transitions["episode_id"])
+        buffer._stream[:rows] = np.cumsum(np.concatenate([[False], ids[1:] != ids[:-1]]))
+        buffer._current_stream = int(buffer._stream[rows - 1]) + 1
+        buffer._size, buffer._head = rows, rows % buffer.capacity
+        return buffer
+
+    def add(self, transition: Mapping[str, Any]) -> None:
+        """Append one transition; it must follow the one before unless that ended an episode."""
+        row = self._head
+        for key, value in self._data.items():
+            if key not in transition:
+                raise ValueError(f"ReplayBuffer.add: the transition lacks {key!r}")
+            _check_shape(key, value, transition[key])
+        for key, value in self._data.items():
+            _assign(value, row, transition[key])
+        self._stream[row] = self._current_stream
+        self._head = (row + 1) % self.capacity
+        self._size = min(self._size + 1, self.capacity)
+        if transition["terminated"] or transition["truncated"]:
+            self.cut()
+
+    def cut(self) -> None:
+        """The next transition does not follow the last one, although nothing ended: an
+        environment was reset by hand, a robot was stopped, a run was resumed."""
+        self._current_stream += 1
+
+    def add_episode(self, episode: Episode, discount: float | None = None) -> None:
+        """Append a whole episode. With `discount`, its Monte-Carlo returns fill `mc_returns`."""
+        flat = flatten_episodes([episode])
+        if discount is not None:
+            flat["mc_returns"] = monte_carlo_returns(
+                np.asarray(flat["rewards"]), episode.terminations, episode.truncations, discount
+            )
+        lacking = [key for key in self._data if key not in flat]
+        if lacking:
+            raise ValueError(f"ReplayBuffer.add_episode: the episode lacks {lacking}")
+        for key, value in self._data.items():
+            _check_shape(key, value, take_row(flat, 0)[key])
+        kept = min(len(episode), self.capacity)  # of a longer episode, the end stays
+        rows = (self._head + np.arange(kept)) % self.capacity
+        self.cut()
+        for key, value in self._data.items():
+            _assign(value, rows, take(flat[key], np.arange(len(episode) - kept, len(episode))))
+        self._stream[rows] = self._current_stream
+        self._head = (self._head + kept) % self.capacity
+        self._size = min(self._size + kept, self.capacity)
+        self.cut()
+
+    def sample(
+        self, rng: np.random.Generator, batch: int, n_step: int = 1, discount: float = 0.99
+    ) -> Transitions:
+        """A batch (B, ...) drawn uniformly with replacement.
+
+        Adds `masks` (B,) = 1 - terminated and `discounts` (B,), the factor on the bootstrap:
+        target = rewards + discounts * masks * Q(next_observations).
+        """
+        if not self._size:
+            raise ValueError("ReplayBuffer.sample: the buffer is empty; add transitions first")
+        if n_step < 1:
+            raise ValueError(f"ReplayBuffer.sample: n_step must be >= 1, got {n_step}")
+        return self._gather(rng.integers(self._size, size=batch), n_step, discount)
+
+    def _gather(self, rows: np.ndarray, n_step: int, discount: float) -> Transitions:
+        out = {key: take(value, rows) for key, value in self._data.items()}
+        if n_step == 1:
+            discounts = np.full(len(rows), discount, np.float32)
+        else:
+            window = (rows[:, None] + np.arange(n_step)) % self.capacity
+            rewards = np.asarray(self._data["rewards"])[window]
+            sums, last, discounts = window_returns(rewards, self._stops(window), discount)
+            far = window[np.arange(len(rows)), last]
+            for key in ("next_observations", "terminated", "truncated"):
+                out[key] = take(self._data[key], far)
+            out["rewards"] = sums
+        out["masks"] = 1.0 - np.asarray(out["terminated"]).astype(np.float32)
+        out["discounts"] = discounts
+        return out
+
+    def _stops(self, window: np.ndarray) -> np.ndarray:
+        """Where (B, n) the transition in the next row does not follow this one."""
+        stops: np.ndarray = np.asarray(self._data["terminated"])[window]
+        stops = stops | np.asarray(self._data["truncated"])[window]
+        following = (window + 1) % self.capacity
+        stops |= self._stream[following] != self._stream[window]
+        # The row after the newest holds the oldest, or nothing yet.
+        stops |= following == self._head
+        return stops
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything, as a flat dict of arrays: filled rows, stream numbers, position."""
+        out = {
+            "stream": self._stream[: self._size].copy(),
+            "position": np.array(
+                [self.capacity, self._size, self._head, self._current_stream], np.int64
+            ),
+        }
+        for name, array in _leaves(self._data).items():
+            out[f"data/{name}"] = array[: self._size].copy()
+        return out
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over a `state_dict` exactly; later samples equal those of the saved buffer."""
+        capacity, size, head, current = (int(value) for value in state["position"])
+        if capacity != self.capacity:
+            raise ValueError(
+                f"ReplayBuffer.load_state_dict: saved with capacity {capacity}, "
+                f"this buffer has {self.capacity}"
+            )
+        leaves = _leaves(self._data)
+        saved = {key.removeprefix("data/"): v for key, v in state.items() if key.startswith("data")}
+        if saved.keys() != leaves.keys():
+            raise ValueError(
+                "ReplayBuffer.load_state_dict: expected the arrays "
+                f"{sorted(leaves)}, got {sorted(saved)}"
+            )
+        for name, array in leaves.items():
+            expected = (size, *array.shape[1:])
+            if saved[name].shape != expected or saved[name].dtype != array.dtype:
+                raise ValueError(
+                    f"ReplayBuffer.load_state_dict: {name} must be {array.dtype} {expected}, "
+                    f"got {saved[name].dtype} {saved[name].shape}"
+                )
+        for name, array in leaves.items():
+            array[:size] = saved[name]
+        self._stream[:size] = state["stream"]
+        self._size, self._head, self._current_stream = size, head, current
+
+
+def symmetric_sample(
+    rng: np.random.Generator,
+    batch: int,
+    offline: ReplayBuffer,
+    online: ReplayBuffer,
+    n_step: int = 1,
+    discount: float = 0.99,
+) -> Transitions:
+    """Half of each, interleaved (offline first), as RLPD does. Keys that both hold.
+
+    Interleaved so that every contiguous part of the batch is mixed too.
+    """
+    if batch < 2 or batch % 2:
+        raise ValueError(f"symmetric_sample: batch must be even and >= 2, got {batch}")
+    halves = [buffer.sample(rng, batch // 2, n_step, discount) for buffer in (offline, online)]
+    return {
+        key: _interleave(key, halves[0][key], halves[1][key])
+        for key in halves[0]
+        if key in halves[1]
+    }
+
+
+def take_row(transitions: Mapping[str, Arrays], row: int) -> dict[str, Any]:
+    """One transition of flat arrays."""
+    return {
+        key: {k: v[row] for k, v in value.items()} if isinstance(value, Mapping) else value[row]
+        for key, value in transitions.items()
+    }
+
+
+def _interleave(name: str, first: Arrays, second: Arrays) -> Arrays:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {k: np.asarray(_interleave(f"{name}/{k}", first[k], second[k])) for k in first}
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"symmetric_sample: {name} is {first.shape[1:]} offline and {second.shape[1:]} online"
+        )
+    out = np.empty((2 * len(first), *first.shape[1:]), np.result_type(first, second))
+    out[0::2], out[1::2] = first, second
+    return out
+
+
+def _allocate(capacity: int, name: str, example: Any) -> Arrays:
+    if isinstance(example, Mapping):
+        return {k: np.asarray(_allocate(capacity, f"{name}/{k}", v)) for k, v in example.items()}
+    array = np.asarray(example)
+    dtype: Any = array.dtype
+    if name in ("terminated", "truncated"):
+        dtype = np.bool_
+    elif array.dtype == np.float64:
+        dtype = np.float32
+    return np.zeros((capacity, *array.shape), dtype)
+
+
+def _check_shape(name: str, store: Arrays, value: Any) -> None:
+    if isinstance(store, Mapping):
+        if not isinstance(value, Mapping) or store.keys() - value.keys():
+            raise ValueError(f"ReplayBuffer.add: {name} must be a dict with {sorted(store)}")
+        for key, array in store.items():
+            _check_shape(f"{name}/{key}", array, value[key])
+    elif np.shape(value) != store.shape[1:]:
+        raise ValueError(
+            f"ReplayBuffer.add: {name} must be {store.shape[1:]}, got {np.shape(value)}"
+        )
+
+
+def _assign(store: Arrays, rows: Any, value: Any) -> None:
+    if isinstance(store, Mapping):
+        for key, array in store.items():
+            array[rows] = value[key]
+    else:
+        store[rows] = value
+
+
+def _leaves(data: Transitions) -> dict[str, np.ndarray]:
+    out: dict[str, np.ndarray] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            out |= {f"{key}/{inner}": array for inner, array in value.items()}
+        else:
+            out[key] = value
+    return out

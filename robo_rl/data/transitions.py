@@ -1,0 +1,87 @@
+"""Episodes as flat arrays with one row per step: what learners and replay buffers eat."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from robo_rl.data.episodes import Arrays, Episode
+
+Transitions = dict[str, Arrays]
+"""Batch keys of the design plus `terminated`, `truncated` and `episode_id`; all share N rows."""
+
+
+def flatten_episodes(
+    episodes: Sequence[Episode], *, next_actions: bool = False, infos: Sequence[str] = ()
+) -> Transitions:
+    """N transitions of all episodes in order.
+
+    Numbers become float32 (images stay uint8, discrete actions int32). `masks` is 1 - terminated: a
+    truncated step keeps its bootstrap. `next_actions` holds the action that followed; the last
+    step of an episode repeats its own, which counts only where that step was truncated. Each name
+    in `infos` adds `<name>` and `next_<name>`, the rows before and after the step, as recorded.
+    """
+    if not episodes:
+        raise ValueError("flatten_episodes: needs at least one episode, got none")
+    for index, episode in enumerate(episodes):
+        episode.validate(f"episode {index}")
+        missing = [name for name in infos if name not in episode.infos]
+        if missing:
+            raise ValueError(
+                f"episode {index}: no infos {missing}; it has {sorted(episode.infos) or 'none'}"
+            )
+    actions = [as_numbers(episode.actions) for episode in episodes]
+    terminated = np.concatenate([episode.terminations for episode in episodes])
+    lengths = [len(episode) for episode in episodes]
+    out: Transitions = {
+        "observations": _states(episodes, slice(None, -1)),
+        "actions": np.concatenate(actions),
+        "rewards": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
+        "next_observations": _states(episodes, slice(1, None)),
+        "terminated": terminated,
+        "truncated": np.concatenate([episode.truncations for episode in episodes]),
+        "masks": 1.0 - terminated.astype(np.float32),
+        "episode_id": np.repeat(np.arange(len(episodes), dtype=np.int32), lengths),
+    }
+    if next_actions:
+        out["next_actions"] = np.concatenate([np.concatenate([a[1:], a[-1:]]) for a in actions])
+    for name in infos:
+        out[name] = np.concatenate([episode.infos[name][:-1] for episode in episodes])
+        out[f"next_{name}"] = np.concatenate([episode.infos[name][1:] for episode in episodes])
+    return out
+
+
+def as_numbers(array: np.ndarray) -> np.ndarray:
+    """float32 for reals, int32 for wider integers; uint8 and bool as they are."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
+        return array.astype(np.int32, copy=False)
+    return array
+
+
+def take(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    """The given rows of an array or of every array in a dict."""
+    if isinstance(arrays, Mapping):
+        return {key: array[rows] for key, array in arrays.items()}
+    return np.asarray(arrays[rows])
+
+
+def episode_ends(transitions: Transitions) -> np.ndarray:
+    """(N,) bool, true at the last row of each episode, and wherever the task terminated."""
+    episode_id = np.asarray(transitions["episode_id"])
+    ends = np.empty(len(episode_id), bool)
+    ends[:-1] = episode_id[1:] != episode_id[:-1]
+    ends[-1:] = True
+    ends |= np.asarray(transitions["terminated"], bool)
+    ends |= np.asarray(transitions["truncated"], bool)
+    return ends
+
+
+def _states(episodes: Sequence[Episode], rows: slice) -> Arrays:
+    first = episodes[0].observations
+    if not isinstance(first, Mapping):
+        return np.concatenate([as_numbers(np.asarray(e.observations)[rows]) for e in episodes])
+    return {
+        key: np.concatenate([as_numbers(e.observations[key][rows]) for e in episodes])
+        for key in first
+    }
