@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning lint wheel bench lock clean
+.PHONY: quickstart test test-learning lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -13,6 +13,7 @@ quickstart: $(STAMP)
 # Lint, types and the suite on the source; then the suite again on the built wheel, from its folder.
 test: lint wheel
 	cd $(WHEEL)/site && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p robo_rl
+	cd $(WHEEL)/site && PYTHONPATH=. $(BIN)/lint-imports --no-cache --no-logo --config $(CURDIR)/pyproject.toml
 	$(BIN)/python -m pytest -n 2 -m "not learning"
 	cd $(WHEEL) && PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -m pytest -n 2 -m "not learning"
 
@@ -22,7 +23,6 @@ test-learning: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
 
 wheel: $(STAMP)
 	rm -rf build dist

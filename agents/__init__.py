@@ -1,1 +1,15 @@
-"""Learning methods, one file of pure functions each."""
+"""Learning methods, one module each: a config and pure functions over pytrees."""
+
+from collections.abc import Mapping
+
+from robo_rl.agents import bc, iql, residual, sac
+from robo_rl.learn.contract import Agent
+
+AGENTS: Mapping[str, Agent] = {"bc": bc, "iql": iql, "residual": residual, "sac": sac}
+
+
+def get(name: str) -> Agent:
+    """The agent called `name`; an unknown name lists the known ones."""
+    if name not in AGENTS:
+        raise ValueError(f"no agent is called {name!r}; known: {', '.join(sorted(AGENTS))}")
+    return AGENTS[name]

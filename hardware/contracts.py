@@ -80,6 +80,7 @@ class Reason(enum.StrEnum):
     HARD_CLAMP = "hard_clamp"
     LINK_LOST = "link_lost"
     STOPPED = "stopped"
+    TRACKING_ERROR = "tracking_error"
     GUARD_ERROR = "guard_error"
 
 

@@ -1,1 +1,1 @@
-"""The offline, online and evaluation loops that serve every agent."""
+"""The loops: offline, online and evaluation. They know the contract of agents, and no agent."""

@@ -1,1 +1,1 @@
-"""Networks and distributions shared by the agents."""
+"""Networks, distributions, normalisation and optimisation steps: pure functions over pytrees."""

@@ -68,6 +68,7 @@ def line_chart(
     caption: str = "",
     y_limits: tuple[float, float] | None = None,
     threshold: float | None = None,
+    legend: bool = True,
 ) -> str:
     """Lines with optional bands, and a dashed threshold, as inline SVG."""
     figure, axes = _figure()
@@ -81,7 +82,7 @@ def line_chart(
     axes.set_ylabel(y_label)
     if y_limits is not None:
         axes.set_ylim(*y_limits)
-    if len(curves) > 1:
+    if legend and len(curves) > 1:
         axes.legend(frameon=False)
     return _embed(figure, caption)
 

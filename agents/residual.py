@@ -1,0 +1,342 @@
+"""TD3 on top of a frozen policy: a bounded correction to it, or the whole of it, anchored to it.
+
+`trains="correction"` (after ResFiT, 2025): action = clip(base(s) + scale * tanh(actor(s, base(s))),
+-1, 1). The last layer of the actor starts at zero, so the first policy is the base exactly.
+`trains="whole"`: the actor starts as a copy of the base, action = tanh(actor(s)).
+
+Deterministic actor, target actor with clipped noise, critic ensemble with LayerNorm, n-step targets
+through the batch's `discounts`. Critics see the executed action, as datasets and buffers hold it.
+"""
+
+import dataclasses
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from robo_rl.agents import checks
+from robo_rl.nn import optimise, policies
+from robo_rl.nn.apply import (
+    Batch,
+    Metrics,
+    Params,
+    apply_ensemble,
+    init_ensemble,
+    init_params,
+    subset,
+)
+from robo_rl.nn.networks import Actor, NetConfig, Scalar
+from robo_rl.nn.normaliser import Normaliser, identity
+
+TRAINS = ("correction", "whole")
+RESETS = ("critic", "optimiser")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Hyperparameters."""
+
+    trains: str = "correction"
+    base: NetConfig = dataclasses.field(default_factory=NetConfig)
+    """Of the frozen policy, and of the actor where the whole policy is trained."""
+    actor: NetConfig = dataclasses.field(default_factory=NetConfig)
+    """Of the correction."""
+    critic: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(layer_norm="before"))
+    critics: int = 10
+    subset: int = 2
+    utd: int = 4
+    """Critic steps an update, on consecutive slices of its batch; then one actor step."""
+    scale: float = 0.2
+    """Largest correction, in units of the action."""
+    anchor_weight: float = 0.0
+    """Weight of the mean squared distance to the base's action in the actor's loss."""
+    exploration_std: float = 0.05
+    """Of the noise on the executed action, and on the target actor's."""
+    noise_clip: float = 0.3
+    target_low: float | None = None
+    """Bounds on the critics' targets, where the task's returns are known to lie between them."""
+    target_high: float | None = None
+    discount: float = 0.99
+    polyak: float = 0.005
+    actor_lr: float = 1e-4
+    critic_lr: float = 3e-4
+    clip_norm: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    weight_decay: float = 0.0
+    train_actor: bool = True
+    """False: critic steps only, as a recipe does right after its warm-up."""
+
+    def __post_init__(self) -> None:
+        checks.one_of("residual.Config.trains", self.trains, TRAINS)
+        checks.positive("residual.Config.critics", self.critics)
+        checks.subset("residual.Config.subset", self.subset, self.critics)
+        checks.positive("residual.Config.utd", self.utd)
+        checks.fraction("residual.Config.scale", self.scale)
+        checks.not_negative("residual.Config.anchor_weight", self.anchor_weight)
+        checks.not_negative("residual.Config.exploration_std", self.exploration_std)
+        checks.not_negative("residual.Config.noise_clip", self.noise_clip)
+        low, high = self.target_low, self.target_high
+        if low is not None and high is not None and not low < high:
+            raise ValueError(
+                f"residual.Config.target_low must be below target_high, got {low} and {high}"
+            )
+        checks.fraction("residual.Config.discount", self.discount)
+        checks.fraction("residual.Config.polyak", self.polyak)
+        checks.positive("residual.Config.actor_lr", self.actor_lr)
+        checks.positive("residual.Config.critic_lr", self.critic_lr)
+        checks.not_negative("residual.Config.clip_norm", self.clip_norm)
+        checks.not_negative("residual.Config.weight_decay", self.weight_decay)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that `update` changes, and the frozen base that it stands on."""
+
+    params: Params  # {"actor", "critic"}; critic leaves lead with the ensemble axis N
+    target: Params  # Polyak average of `params`
+    opt: dict[str, optax.OptState]  # same keys as `params`
+    base: Params  # of `Actor`; never updated
+    normaliser: Normaliser
+    key: jax.Array
+    step: jax.Array
+
+
+def _action(config: Config, actor: Params, obs: jax.Array, base: jax.Array) -> jax.Array:
+    """The policy's action (..., A) at standardised observations, where the base does `base`."""
+    if config.trains == "whole":
+        return policies.mean_action(config.base, actor, obs)
+    correction = policies.mean_action(config.actor, actor, obs, base)
+    return jnp.clip(base + config.scale * correction, -1.0, 1.0)
+
+
+def _noise(config: Config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    noise = config.exploration_std * jax.random.normal(key, shape)
+    return jnp.clip(noise, -config.noise_clip, config.noise_clip)
+
+
+def init(
+    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+) -> State:
+    """Fresh actor and critics on a random base; `warm_start` puts a learned base there."""
+    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    base_key, actor_key, critic_key, state_key = jax.random.split(key, 4)
+    base = init_params(Actor(config.base, action.shape[-1]), base_key, obs)
+    if config.trains == "whole":
+        actor = jax.tree.map(jnp.copy, base)
+    else:
+        head = Actor(config.actor, action.shape[-1], output_gain=0.0)
+        actor = init_params(head, actor_key, obs, action)
+    critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
+    params: Params = {"actor": actor, "critic": critic}
+    return State(
+        params=params,
+        target=jax.tree.map(jnp.copy, params),
+        opt={name: optimise.adam_init(tree) for name, tree in params.items()},
+        base=base,
+        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        key=state_key,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def adopt(config: Config, learned: policies.Learned) -> Config:
+    """`config` with the network shapes of what has been learned, so that `warm_start` fits."""
+    config = dataclasses.replace(config, base=learned.policy.net)
+    if learned.critic_net is None:
+        return config
+    return dataclasses.replace(
+        config,
+        critic=learned.critic_net,
+        critics=learned.critics,
+        subset=min(config.subset, learned.critics),
+    )
+
+
+def warm_start(
+    config: Config,
+    key: jax.Array,
+    learned: policies.Learned,
+    example_batch: Batch,
+    reset: Collection[str] = (),
+) -> State:
+    """A state on a learned policy, whose statistics it shares; and on its critics, if it has any.
+
+    `reset` names what starts fresh all the same: "critic", or the critics' "optimiser" state.
+    """
+    for name in reset:
+        checks.one_of("residual.warm_start reset", name, RESETS)
+    if learned.policy.net != config.base:
+        raise ValueError(
+            f"residual.warm_start: the learned policy is {learned.policy.net}, the config asks for "
+            f"{config.base}; use residual.adopt"
+        )
+    old = learned.policy.params
+    # The learned arrays stay with their owner: a loop may donate ours.
+    base, normaliser = jax.tree.map(
+        jnp.copy, ({"trunk": old["trunk"], "mean": old["mean"]}, learned.policy.normaliser)
+    )
+    state = dataclasses.replace(init(config, key, example_batch, normaliser), base=base)
+    if config.trains == "whole":
+        state = _replaced(state, "actor", base, base)
+    if "critic" in reset or learned.critic is None:
+        return state
+    return _take_critic(config, state, learned, "optimiser" not in reset)
+
+
+def _replaced(state: State, name: str, params: Params, target: Params) -> State:
+    return dataclasses.replace(
+        state,
+        params={**state.params, name: jax.tree.map(jnp.copy, params)},
+        target={**state.target, name: jax.tree.map(jnp.copy, target)},
+    )
+
+
+def _take_critic(
+    config: Config, state: State, learned: policies.Learned, keep_moments: bool
+) -> State:
+    if learned.critic_net != config.critic or learned.critics != config.critics:
+        raise ValueError(
+            f"residual.warm_start: {learned.critics} critics {learned.critic_net} were learned, "
+            f"the config asks for {config.critics} critics {config.critic}; use residual.adopt"
+        )
+    assert learned.critic is not None
+    assert learned.target_critic is not None
+    state = _replaced(state, "critic", learned.critic, learned.target_critic)
+    if not keep_moments:
+        return state
+    moments = jax.tree.map(jnp.copy, learned.critic_opt)
+    return dataclasses.replace(state, opt={**state.opt, "critic": moments})
+
+
+def _critic_step(
+    config: Config, state: State, batch: Batch, key: jax.Array
+) -> tuple[State, Metrics]:
+    """One critic step on B rows, then its target. The actor does not move."""
+    subset_key, noise_key = jax.random.split(key)
+    obs, next_obs = (
+        state.normaliser(batch["observations"]),
+        state.normaliser(batch["next_observations"]),
+    )
+    next_base = policies.mean_action(config.base, state.base, next_obs)
+    next_actions = _action(config, state.target["actor"], next_obs, next_base)
+    next_actions = next_actions + _noise(config, noise_key, next_actions.shape)
+    members = jax.random.permutation(subset_key, config.critics)[: config.subset]
+    next_q = apply_ensemble(
+        Scalar(config.critic),
+        subset(state.target["critic"], members),
+        next_obs,
+        jnp.clip(next_actions, -1.0, 1.0),
+    )
+    discounts = batch.get("discounts", config.discount)
+    # Outside of the loss: targets get no gradient.
+    target = batch["rewards"] + discounts * batch["masks"] * jnp.min(next_q, axis=0)
+    target = jnp.clip(target, config.target_low, config.target_high)
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        q = apply_ensemble(Scalar(config.critic), params, obs, batch["actions"])  # (N, B)
+        critic_loss = jnp.mean(jnp.square(q - target[None]))
+        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
+
+    critic, opt, metrics = optimise.gradient_step(
+        loss,
+        state.params["critic"],
+        state.opt["critic"],
+        config.critic_lr,
+        config.clip_norm,
+        config.weight_decay,
+    )
+    moved = optimise.polyak(critic, state.target["critic"], config.polyak)
+    new = dataclasses.replace(
+        state,
+        params={**state.params, "critic": critic},
+        target={**state.target, "critic": moved},
+        opt={**state.opt, "critic": opt},
+    )
+    return new, metrics
+
+
+def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
+    """One step of the actor and of its target. Neither critics nor base move."""
+    obs = state.normaliser(batch["observations"])
+    base = policies.mean_action(config.base, state.base, obs)
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        actions = _action(config, params, obs, base)
+        q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, actions)
+        distance = jnp.mean(jnp.square(actions - base))
+        actor_loss = config.anchor_weight * distance - jnp.mean(q)
+        return actor_loss, {
+            "actor_loss": actor_loss,
+            "correction": jnp.mean(jnp.abs(actions - base)),
+        }
+
+    actor, opt, metrics = optimise.gradient_step(
+        loss,
+        state.params["actor"],
+        state.opt["actor"],
+        config.actor_lr,
+        config.clip_norm,
+        config.weight_decay,
+    )
+    # The actor moves once in `utd` critic steps: its target catches up in one go.
+    rate = 1.0 - (1.0 - config.polyak) ** config.utd
+    target = optimise.polyak(actor, state.target["actor"], rate)
+    new = dataclasses.replace(
+        state,
+        params={**state.params, "actor": actor},
+        target={**state.target, "actor": target},
+        opt={**state.opt, "actor": opt},
+    )
+    return new, metrics
+
+
+def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
+    """`utd` critic steps on consecutive slices, then one actor step on the last."""
+    rows = batch["rewards"].shape[0]
+    if rows % config.utd:
+        raise ValueError(
+            f"residual.update: {rows} rows do not divide into utd = {config.utd} slices"
+        )
+    key, critic_key = jax.random.split(state.key)
+    slices = jax.tree.map(
+        lambda x: x.reshape(config.utd, rows // config.utd, *x.shape[1:]), dict(batch)
+    )
+
+    def step(carry: State, inputs: tuple[Batch, jax.Array]) -> tuple[State, Metrics]:
+        return _critic_step(config, carry, *inputs)
+
+    state, stacked = jax.lax.scan(step, state, (slices, jax.random.split(critic_key, config.utd)))
+    metrics: Metrics = jax.tree.map(jnp.mean, stacked)
+    if config.train_actor:
+        state, actor_metrics = _actor_step(config, state, jax.tree.map(lambda x: x[-1], slices))
+        metrics = {**metrics, **actor_metrics}
+    return dataclasses.replace(state, key=key, step=state.step + 1), metrics
+
+
+def act(
+    config: Config,
+    state: State,
+    observations: jax.Array,
+    key: jax.Array,
+    explore: bool = False,
+) -> jax.Array:
+    """The policy's action; with `explore`, noise on top."""
+    obs = state.normaliser(observations)
+    base = policies.mean_action(config.base, state.base, obs)
+    action = _action(config, state.params["actor"], obs, base)
+    if explore:
+        action = jnp.clip(action + _noise(config, key, action.shape), -1.0, 1.0)
+    return action
+
+
+def policy(config: Config, state: State) -> policies.Policy:
+    """The deterministic policy as data."""
+    if config.trains == "whole":
+        return policies.TanhPolicy(config.base, state.params["actor"], state.normaliser)
+    return policies.ResidualPolicy(
+        base=policies.TanhPolicy(config.base, state.base, state.normaliser),
+        correction=policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser),
+        scale=config.scale,
+    )

@@ -1,0 +1,371 @@
+"""SAC with a LayerNorm critic ensemble: the learner of REDQ, RLPD and WSRL.
+
+Haarnoja et al. 2018 (arXiv:1812.05905), Chen et al. 2021 (REDQ, arXiv:2101.05982), Ball et al.
+2023 (RLPD, arXiv:2302.02948), Zhou et al. 2024 (WSRL, arXiv:2412.07762). They differ in their
+data and their start, which a recipe describes; `warm_start` is the start that WSRL needs.
+"""
+
+import dataclasses
+import math
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from robo_rl.agents import checks
+from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn.apply import (
+    Batch,
+    Metrics,
+    Params,
+    apply,
+    apply_ensemble,
+    init_ensemble,
+    init_params,
+    subset,
+)
+from robo_rl.nn.networks import Actor, NetConfig, Scalar
+from robo_rl.nn.normaliser import Normaliser, identity
+
+ACTOR_QS = ("mean", "min")
+STDS = ("state", "shared")
+RESETS = ("actor", "critic", "optimiser")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Hyperparameters; defaults are RLPD's."""
+
+    actor: NetConfig = dataclasses.field(default_factory=NetConfig)
+    critic: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(layer_norm="before"))
+    critics: int = 10
+    subset: int = 2
+    """Target critics that the minimum is over, drawn anew for every critic step."""
+    utd: int = 1
+    """Critic steps an update, on consecutive slices of its batch; then one actor step."""
+    actor_q: str = "mean"
+    """What the actor climbs: "mean" (RLPD) or "min" (WSRL) over the ensemble."""
+    backup_entropy: bool = False
+    """Whether the target has the entropy bonus of the next action."""
+    std: str = "state"
+    """Spread of the actor: "state" dependent, or one "shared" by all states."""
+    initial_log_std: float = 0.0
+    log_std_min: float = -5.0
+    log_std_max: float = 2.0
+    initial_temperature: float = 1.0
+    target_entropy_per_dim: float = -0.5
+    """RLPD -0.5, WSRL and SAC -1."""
+    bc_weight: float = 0.0
+    """Weight of the squared distance to the batch's actions in the actor's loss (as in TD3+BC)."""
+    discount: float = 0.99
+    polyak: float = 0.005
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
+    temperature_lr: float = 3e-4
+    train_actor: bool = True
+    """False: critic steps only, as a recipe does right after its warm-up."""
+
+    def __post_init__(self) -> None:
+        checks.positive("sac.Config.critics", self.critics)
+        checks.subset("sac.Config.subset", self.subset, self.critics)
+        checks.positive("sac.Config.utd", self.utd)
+        checks.one_of("sac.Config.actor_q", self.actor_q, ACTOR_QS)
+        checks.one_of("sac.Config.std", self.std, STDS)
+        if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
+            raise ValueError(
+                "sac.Config.initial_log_std must be in [log_std_min, log_std_max], got "
+                f"{self.initial_log_std} in [{self.log_std_min}, {self.log_std_max}]"
+            )
+        checks.positive("sac.Config.initial_temperature", self.initial_temperature)
+        if not math.isfinite(self.target_entropy_per_dim):
+            raise ValueError("sac.Config.target_entropy_per_dim must be finite")
+        checks.not_negative("sac.Config.bc_weight", self.bc_weight)
+        checks.fraction("sac.Config.discount", self.discount)
+        checks.fraction("sac.Config.polyak", self.polyak)
+        checks.positive("sac.Config.actor_lr", self.actor_lr)
+        checks.positive("sac.Config.critic_lr", self.critic_lr)
+        checks.not_negative("sac.Config.temperature_lr", self.temperature_lr)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that `update` changes, and the statistics that go with it."""
+
+    params: Params  # {"actor", "critic", "temperature"}; critic leaves lead with the ensemble axis
+    target_critic: Params
+    opt: dict[str, optax.OptState]  # same keys as `params`
+    normaliser: Normaliser
+    key: jax.Array
+    step: jax.Array
+
+
+def _actor(config: Config, action_dim: int) -> Actor:
+    return Actor(config.actor, action_dim, config.std, config.initial_log_std)
+
+
+def _distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log std (B, A) before tanh."""
+    mean, log_std = apply(_actor(config, params["mean"]["bias"].shape[-1]), params, obs)
+    return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
+
+
+def td_target(
+    rewards: jax.Array, discounts: jax.Array | float, masks: jax.Array, next_q: jax.Array
+) -> jax.Array:
+    """r + discount * mask * min over critics (B,); next_q is (Z, B)."""
+    return rewards + discounts * masks * jnp.min(next_q, axis=0)
+
+
+def temperature_loss(
+    log_temperature: jax.Array, entropy: jax.Array, target_entropy: float
+) -> jax.Array:
+    """alpha * (H - target): lowers alpha while the policy is more random than the target."""
+    return jnp.exp(log_temperature) * (entropy - target_entropy)
+
+
+def init(
+    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+) -> State:
+    """Fresh networks, moments, targets and temperature."""
+    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    actor_key, critic_key, state_key = jax.random.split(key, 3)
+    critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
+    params: Params = {
+        "actor": init_params(_actor(config, action.shape[-1]), actor_key, obs),
+        "critic": critic,
+        "temperature": jnp.asarray(math.log(config.initial_temperature), jnp.float32),
+    }
+    return State(
+        params=params,
+        target_critic=jax.tree.map(jnp.copy, critic),
+        opt={name: optimise.adam_init(tree) for name, tree in params.items()},
+        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        key=state_key,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def _critic_step(
+    config: Config, state: State, batch: Batch, key: jax.Array
+) -> tuple[State, Metrics]:
+    """One critic step on B rows, then its target. The actor does not move."""
+    subset_key, action_key = jax.random.split(key)
+    obs, next_obs = (
+        state.normaliser(batch["observations"]),
+        state.normaliser(batch["next_observations"]),
+    )
+    mean, log_std = _distribution(config, state.params["actor"], next_obs)
+    next_actions, log_prob = distributions.tanh_normal_sample(action_key, mean, log_std)
+    members = jax.random.permutation(subset_key, config.critics)[: config.subset]
+    chosen = subset(state.target_critic, members)
+    next_q = apply_ensemble(Scalar(config.critic), chosen, next_obs, next_actions)  # (Z, B)
+    if config.backup_entropy:
+        next_q = next_q - jnp.exp(state.params["temperature"]) * log_prob[None]
+    discounts = batch.get("discounts", config.discount)
+    # Outside of the loss: neither the target critics nor the actor get a gradient from it.
+    target = td_target(batch["rewards"], discounts, batch["masks"], next_q)
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        q = apply_ensemble(Scalar(config.critic), params, obs, batch["actions"])  # (N, B)
+        critic_loss = jnp.mean(jnp.square(q - target[None]))
+        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
+
+    critic, opt, metrics = optimise.gradient_step(
+        loss, state.params["critic"], state.opt["critic"], config.critic_lr
+    )
+    new = dataclasses.replace(
+        state,
+        params={**state.params, "critic": critic},
+        target_critic=optimise.polyak(critic, state.target_critic, config.polyak),
+        opt={**state.opt, "critic": opt},
+    )
+    return new, metrics
+
+
+def _actor_step(
+    config: Config, state: State, batch: Batch, key: jax.Array
+) -> tuple[State, Metrics]:
+    """One step of the actor and of the temperature. The critics do not move."""
+    obs, actions = state.normaliser(batch["observations"]), batch["actions"]
+    temperature = jnp.exp(state.params["temperature"])  # not moved by the actor's loss
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        mean, log_std = _distribution(config, params, obs)
+        sampled, log_prob = distributions.tanh_normal_sample(key, mean, log_std)
+        q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, sampled)
+        climbed = jnp.mean(q, axis=0) if config.actor_q == "mean" else jnp.min(q, axis=0)
+        distance = jnp.mean(jnp.sum(jnp.square(jnp.tanh(mean) - actions), axis=-1))
+        actor_loss = jnp.mean(temperature * log_prob - climbed) + config.bc_weight * distance
+        return actor_loss, {
+            "actor_loss": actor_loss,
+            "entropy": -jnp.mean(log_prob),
+            "bc_distance": distance,
+        }
+
+    actor, actor_opt, metrics = optimise.gradient_step(
+        loss, state.params["actor"], state.opt["actor"], config.actor_lr
+    )
+    target_entropy = config.target_entropy_per_dim * actions.shape[-1]
+    slope = jax.grad(temperature_loss)(
+        state.params["temperature"], metrics["entropy"], target_entropy
+    )
+    log_temperature, temperature_opt = optimise.adam_step(
+        state.params["temperature"], slope, state.opt["temperature"], config.temperature_lr
+    )
+    new = dataclasses.replace(
+        state,
+        params={**state.params, "actor": actor, "temperature": log_temperature},
+        opt={**state.opt, "actor": actor_opt, "temperature": temperature_opt},
+    )
+    return new, {**metrics, "temperature": temperature}
+
+
+def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
+    """`utd` critic steps on consecutive slices, then one actor and temperature step on the last.
+
+    The batch has utd * B rows. Critic metrics are means over the slices.
+    """
+    rows = batch["rewards"].shape[0]
+    if rows % config.utd:
+        raise ValueError(f"sac.update: {rows} rows do not divide into utd = {config.utd} slices")
+    key, critic_key, actor_key = jax.random.split(state.key, 3)
+    slices = jax.tree.map(
+        lambda x: x.reshape(config.utd, rows // config.utd, *x.shape[1:]), dict(batch)
+    )
+
+    def step(carry: State, inputs: tuple[Batch, jax.Array]) -> tuple[State, Metrics]:
+        return _critic_step(config, carry, *inputs)
+
+    state, stacked = jax.lax.scan(step, state, (slices, jax.random.split(critic_key, config.utd)))
+    metrics: Metrics = jax.tree.map(jnp.mean, stacked)
+    if config.train_actor:
+        last = jax.tree.map(lambda x: x[-1], slices)
+        state, actor_metrics = _actor_step(config, state, last, actor_key)
+        metrics = {**metrics, **actor_metrics}
+    return dataclasses.replace(state, key=key, step=state.step + 1), metrics
+
+
+def act(
+    config: Config,
+    state: State,
+    observations: jax.Array,
+    key: jax.Array,
+    explore: bool = False,
+) -> jax.Array:
+    """tanh(mean), or with `explore` a sample."""
+    mean, log_std = _distribution(config, state.params["actor"], state.normaliser(observations))
+    if not explore:
+        return jnp.tanh(mean)
+    return distributions.tanh_normal_sample(key, mean, log_std)[0]
+
+
+def policy(config: Config, state: State) -> policies.TanhPolicy:
+    """The deterministic policy as data."""
+    return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def learned(config: Config, state: State) -> policies.Learned:
+    """What can start another agent. A spread that depends on the state is not handed on."""
+    log_std = state.params["actor"]["log_std"] if config.std == "shared" else None
+    return policies.Learned(
+        policy=policy(config, state),
+        actor_opt=state.opt["actor"],
+        log_std=log_std,
+        critic_net=config.critic,
+        critic=state.params["critic"],
+        target_critic=state.target_critic,
+        critic_opt=state.opt["critic"],
+    )
+
+
+def adopt(config: Config, learned: policies.Learned) -> Config:
+    """`config` with the network shapes of what has been learned, so that `warm_start` fits."""
+    config = dataclasses.replace(config, actor=learned.policy.net)
+    if learned.critic_net is None:
+        return config
+    return dataclasses.replace(
+        config,
+        critic=learned.critic_net,
+        critics=learned.critics,
+        subset=min(config.subset, learned.critics),
+    )
+
+
+def warm_start(
+    config: Config,
+    key: jax.Array,
+    learned: policies.Learned,
+    example_batch: Batch,
+    reset: Collection[str] = (),
+) -> State:
+    """A state whose actor, critics, targets and Adam moments are those of an offline agent.
+
+    What was not learned (critics after behaviour cloning, the temperature) starts fresh, and so
+    does what `reset` names: "actor", "critic", "optimiser". The spread of the actor starts at the
+    learned one, or at `initial_log_std` where there is none.
+    """
+    for name in reset:
+        checks.one_of("sac.warm_start reset", name, RESETS)
+    state = init(config, key, example_batch, learned.policy.normaliser)
+    keep_moments = "optimiser" not in reset
+    if "actor" not in reset:
+        state = _take_actor(config, state, learned, keep_moments)
+    if "critic" not in reset and learned.critic is not None:
+        state = _take_critic(config, state, learned, keep_moments)
+    return state
+
+
+def _take_actor(
+    config: Config, state: State, learned: policies.Learned, keep_moments: bool
+) -> State:
+    if learned.policy.net != config.actor:
+        raise ValueError(
+            f"sac.warm_start: the learned actor is {learned.policy.net}, the config asks for "
+            f"{config.actor}; use sac.adopt"
+        )
+    fresh, old = state.params["actor"], learned.policy.params
+    actor = {**fresh, "trunk": old["trunk"], "mean": old["mean"]}
+    if learned.log_std is not None:
+        spread = jnp.clip(learned.log_std, config.log_std_min, config.log_std_max)
+        # The head of a state-dependent spread starts with a zero kernel: its bias is the spread.
+        actor["log_std"] = (
+            spread if config.std == "shared" else {**fresh["log_std"], "bias": spread}
+        )
+    # The learned arrays stay with their owner: a loop may donate ours.
+    params = {**state.params, "actor": jax.tree.map(jnp.copy, actor)}
+    opt = state.opt
+    if keep_moments:
+        opt = {**opt, "actor": _merge_moments(opt["actor"], learned.actor_opt)}
+    return dataclasses.replace(
+        state, params=params, opt=opt, normaliser=jax.tree.map(jnp.copy, learned.policy.normaliser)
+    )
+
+
+def _take_critic(
+    config: Config, state: State, learned: policies.Learned, keep_moments: bool
+) -> State:
+    if learned.critic_net != config.critic or learned.critics != config.critics:
+        raise ValueError(
+            f"sac.warm_start: {learned.critics} critics {learned.critic_net} were learned, the "
+            f"config asks for {config.critics} critics {config.critic}; use sac.adopt"
+        )
+    opt = state.opt
+    if keep_moments:
+        opt = {**opt, "critic": jax.tree.map(jnp.copy, learned.critic_opt)}
+    return dataclasses.replace(
+        state,
+        params={**state.params, "critic": jax.tree.map(jnp.copy, learned.critic)},
+        target_critic=jax.tree.map(jnp.copy, learned.target_critic),
+        opt=opt,
+    )
+
+
+def _merge_moments(fresh: optax.OptState, old: optax.OptState) -> optax.OptState:
+    """Moments of trunk and mean, and the count; the spread's moments start at zero."""
+    kept = {
+        name: {**getattr(fresh, name), **{k: getattr(old, name)[k] for k in ("trunk", "mean")}}
+        for name in ("mu", "nu")
+    }
+    return jax.tree.map(jnp.copy, fresh._replace(count=old.count, **kept))

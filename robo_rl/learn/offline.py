@@ -1,0 +1,244 @@
+"""The offline loop: any agent, K updates a dispatch, N seeds in one program.
+
+Rows are drawn inside the compiled program from (seed, step) alone. So a loop that starts at step s
+from the state of step s continues exactly, and the rows of any update can be named afterwards.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
+from robo_rl.nn import optimise
+from robo_rl.nn.apply import Batch, Metrics
+from robo_rl.nn.normaliser import Normaliser, fit
+
+Evaluate = Callable[[State], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OfflineLoop:
+    """How long, how often, and which seeds."""
+
+    steps: int = 20_000
+    batch_size: int = 256
+    log_every: int = 500
+    """Updates a dispatch; metrics are means over them."""
+    checkpoint_every: int = 5_000
+    """A multiple of `log_every`."""
+    evaluate_every: int = 0
+    """A multiple of `log_every`; 0 evaluates at the end only."""
+    seed: int = 0
+    seeds: int = 1
+    """Train seeds `seed`, `seed` + 1, ... in one `vmap`; every array then leads with that axis."""
+    normalise: bool = True
+    """Standardise observations by the statistics of the data."""
+    min_std: float = 1e-2
+    """Smallest spread that standardising divides by."""
+    device_bytes: int = 2 * 1024**3
+    """Data up to this size stays on the device; more is gathered on the host."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"OfflineLoop.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("checkpoint_every", "evaluate_every"):
+            value = getattr(self, name)
+            if value < 0 or value % self.log_every:
+                raise ValueError(
+                    f"OfflineLoop.{name} must be a multiple of log_every = {self.log_every}, "
+                    f"got {value}"
+                )
+
+
+def train(
+    agent: Agent,
+    config: Any,
+    transitions: Transitions,
+    loop: OfflineLoop,
+    *,
+    monitor: Monitor | None = None,
+    evaluate: Evaluate | None = None,
+    start: tuple[int, State] | None = None,
+) -> State:
+    """Train to `loop.steps` and return the state, from scratch or from `start` = (step, state).
+
+    Calls `monitor.metrics` every `log_every` updates, `monitor.checkpoint` every
+    `checkpoint_every` and at the end. Raises NonFiniteLoss before a checkpoint could be made of it.
+    """
+    monitor = Silent() if monitor is None else monitor
+    data = _checked(batch_of(transitions))
+    step, state = (0, initial_state(agent, config, data, loop)) if start is None else start
+    # The first dispatch donates the state: a caller's own arrays must outlive it.
+    state = jax.tree.map(jnp.copy, state)
+    source = _Source(data, loop, loop.batch_size * int(getattr(config, "utd", 1)))
+    while step < loop.steps:
+        length = min(loop.log_every, loop.steps - step)
+        numbers = jnp.arange(step, step + length)
+        state, stacked, finite = _dispatch(
+            agent,
+            config,
+            source.rows,
+            loop.seeds > 1,
+            state,
+            source.keys,
+            numbers,
+            source.batches(numbers),
+        )
+        _guard(step, jax.device_get(stacked), np.asarray(finite), source)
+        step += length
+        last = step == loop.steps
+        values = _means(stacked, loop)
+        if evaluate and (last or (loop.evaluate_every and step % loop.evaluate_every == 0)):
+            values |= evaluate(state)
+        monitor.metrics(step, values)
+        if last or step % loop.checkpoint_every == 0:
+            monitor.checkpoint(step, state)
+    return state
+
+
+def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
+    """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
+    example = {key: jnp.asarray(value[:1]) for key, value in batch_of(transitions).items()}
+    normaliser = None
+    if loop.normalise:
+        normaliser = fit(np.asarray(transitions["observations"]), loop.min_std)
+    return _initial(agent, config, loop.seeds > 1, _keys(loop)[0], example, normaliser)
+
+
+def seed_state(state: State, index: int) -> State:
+    """The state of one seed out of a state that was trained with several."""
+    return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+def _keys(loop: OfflineLoop) -> tuple[jax.Array, jax.Array]:
+    """Keys for initialisation and for drawing rows, (S,) or () for one seed."""
+    seeds = jnp.arange(loop.seed, loop.seed + loop.seeds)
+    both = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+    init_keys, row_keys = both[:, 0], both[:, 1]
+    return (init_keys, row_keys) if loop.seeds > 1 else (init_keys[0], row_keys[0])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _initial(
+    agent: Agent,
+    config: Any,
+    many: bool,
+    keys: jax.Array,
+    example: Batch,
+    normaliser: Normaliser | None,
+) -> State:
+    def one(key: jax.Array) -> State:
+        return agent.init(config, key, example, normaliser)
+
+    return jax.vmap(one)(keys) if many else one(keys)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw(keys: jax.Array, step: jax.Array, size: int, rows: int) -> jax.Array:
+    """Row numbers ([S,] B) of update `step`."""
+
+    def one(key: jax.Array) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(key, step), (rows,), 0, size)
+
+    return jax.vmap(one)(keys) if keys.ndim else one(keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+def _dispatch(
+    agent: Agent,
+    config: Any,
+    rows: int,
+    many: bool,
+    state: State,
+    keys: jax.Array,
+    numbers: jax.Array,
+    data: tuple[Batch | None, Batch | None],
+) -> tuple[State, Metrics, jax.Array]:
+    """Updates `numbers` (K,). Metrics (K, [S]); and whether the last state is finite."""
+    resident, gathered = data
+
+    def update(carry: State, batch: Batch) -> tuple[State, Metrics]:
+        return agent.update(config, carry, batch)
+
+    one = jax.vmap(update) if many else update
+
+    def body(carry: State, inputs: tuple[jax.Array, Batch | None]) -> tuple[State, Metrics]:
+        number, batch = inputs
+        if resident is not None:
+            chosen = _draw(keys, number, len(resident["rewards"]), rows)
+            batch = jax.tree.map(lambda x: x[chosen], resident)
+        assert batch is not None
+        return one(carry, batch)
+
+    state, metrics = jax.lax.scan(body, state, (numbers, gathered))
+    return state, metrics, optimise.all_finite(state)
+
+
+class _Source:
+    """The data, on the device or gathered for each dispatch; the same rows either way."""
+
+    def __init__(self, data: Mapping[str, np.ndarray], loop: OfflineLoop, rows: int):
+        self.data = data
+        self.rows = rows
+        self.keys = _keys(loop)[1]
+        self.size = len(data["rewards"])
+        fits = sum(value.nbytes for value in data.values()) <= loop.device_bytes
+        self._resident = {k: jnp.asarray(v) for k, v in data.items()} if fits else None
+
+    def batches(self, numbers: jax.Array) -> tuple[Batch | None, Batch | None]:
+        """(all data, None) or (None, the batches of updates `numbers` (K, [S,] B, ...))."""
+        if self._resident is not None:
+            return self._resident, None
+        chosen = np.stack([self.chosen(int(number)) for number in numbers])
+        return None, {key: jnp.asarray(value[chosen]) for key, value in self.data.items()}
+
+    def chosen(self, step: int) -> np.ndarray:
+        """Row numbers ([S,] B) of update `step`."""
+        return np.asarray(_draw(self.keys, jnp.asarray(step), self.size, self.rows))
+
+
+def _checked(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    lengths = {key: len(value) for key, value in data.items()}
+    if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
+        raise ValueError(f"train: all arrays must have the same length > 0, got {lengths}")
+    return {key: np.asarray(value, np.float32) for key, value in data.items()}
+
+
+def _means(stacked: Metrics, loop: OfflineLoop) -> dict[str, float]:
+    """Means over the updates; with several seeds over all of them, and for each."""
+    out: dict[str, float] = {}
+    for name, value in sorted(jax.device_get(stacked).items()):
+        mean = np.asarray(value, np.float64).mean(axis=0)
+        out[name] = float(mean.mean())
+        if loop.seeds > 1:
+            for index in range(loop.seeds):
+                out[f"seed{loop.seed + index}/{name}"] = float(mean[index])
+    return out
+
+
+def _guard(
+    step: int, stacked: Mapping[str, np.ndarray], finite: np.ndarray, source: _Source
+) -> None:
+    """Raise with the first update, the terms and the rows, if anything is not finite."""
+    names = sorted(stacked)
+    values = np.stack([np.asarray(stacked[name]) for name in names], axis=1)
+    values = values.reshape(*values.shape[:2], -1)  # (K, M, S)
+    bad = ~np.isfinite(values)
+    if not bad.any() and finite:
+        return
+    steps = np.flatnonzero(bad.any(axis=(1, 2)))
+    at = int(steps[0]) if len(steps) else len(values) - 1
+    terms = [name for name, wrong in zip(names, bad[at].any(axis=1), strict=True) if wrong]
+    chosen = source.chosen(step + at)
+    if chosen.ndim == 2:
+        seed = int(np.argmax(bad[at].any(axis=0)))
+        chosen, terms = chosen[seed], [f"{term} of seed {seed}" for term in terms]
+    batch = {key: value[chosen] for key, value in source.data.items()}
+    raise NonFiniteLoss(step + at, terms or ["parameters"], chosen, batch)

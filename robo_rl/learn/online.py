@@ -1,0 +1,365 @@
+"""The online loop: one for all recipes, single process, deterministic, exactly resumable.
+
+Nothing random has a state of its own: reset seeds come from (seed, episode), exploration from
+(seed, env step), batches from (seed, update). Checkpoints are taken between episodes, where an
+environment is its reset seed: it must be a function of `reset(seed=...)` and the actions.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robo_rl.data.replay import ReplayBuffer
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
+from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.seeds import training_seed
+from robo_rl.nn.apply import Batch, Metrics
+from robo_rl.nn.policies import Learned
+
+EXECUTED_ACTION = "executed_action"
+"""Key of `info` under which an environment says what it did in place of the action asked for."""
+
+_STORED = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminated",
+    "truncated",
+    "episode_id",
+)
+# 0 and 1 are the environment seeds'.
+_STREAM_UNIFORM, _STREAM_BATCH, _STREAM_NOISE, _STREAM_EPISODE_NOISE = 2, 3, 4, 5
+
+
+class OnlineAgent(Agent, Protocol):
+    """An agent that can start from what another one has learned."""
+
+    def adopt(self, config: Any, learned: Learned) -> Any:
+        """The config with the network shapes of what was learned."""
+
+    def warm_start(
+        self, config: Any, key: jax.Array, learned: Learned, example_batch: Batch, **reset: Any
+    ) -> State:
+        """A state that starts from what was learned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineLoop:
+    """How long and how often, in environment steps. Reports come at the next episode's end."""
+
+    env_steps: int = 20_000
+    capacity: int = 200_000
+    """Rows of the replay buffer, offline rows included."""
+    log_every: int = 500
+    evaluate_every: int = 0
+    """0 evaluates at the end only."""
+    checkpoint_every: int = 5_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("env_steps", "capacity", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"OnlineLoop.{name} must be >= 1, got {getattr(self, name)}")
+        if self.evaluate_every < 0:
+            raise ValueError(f"OnlineLoop.evaluate_every must be >= 0, got {self.evaluate_every}")
+
+
+def start_state(
+    agent: OnlineAgent,
+    config: Any,
+    recipe: Recipe,
+    seed: int,
+    example_batch: Batch,
+    learned: Learned | None,
+) -> State:
+    """The first state of a recipe that starts fresh or from what an offline agent learned."""
+    key = jax.random.key(seed)
+    if recipe.start == "fresh":
+        normaliser = None if learned is None else learned.policy.normaliser
+        return agent.init(config, key, example_batch, normaliser)
+    if recipe.start == "continued" or learned is None:
+        raise ValueError(f'start_state: recipe.start = "{recipe.start}" needs an offline agent')
+    reset = {"reset": recipe.reset} if recipe.reset else {}
+    return agent.warm_start(config, key, learned, example_batch, **reset)
+
+
+def finetune(
+    agent: Agent,
+    config: Any,
+    env: gymnasium.Env[Any, Any],
+    recipe: Recipe,
+    loop: OnlineLoop,
+    state: State,
+    *,
+    offline: Transitions | None = None,
+    monitor: Monitor | None = None,
+    evaluate: Callable[[State], Mapping[str, float]] | None = None,
+    snapshot: Mapping[str, Any] | None = None,
+) -> State:
+    """Run `recipe` on `env` until `loop.env_steps` and return the last state.
+
+    Args:
+        agent: whose pure functions are used.
+        config: of the agent, as `recipe.configure` returns it.
+        env: with a box of actions [-1, 1]; never closed here.
+        recipe: the method.
+        loop: budgets and cadences.
+        state: of the agent at step 0; ignored where `snapshot` is given, except for its structure.
+        offline: transitions with `episode_id`, for recipes that need them.
+        monitor: gets metrics and snapshots.
+        evaluate: numbers to add to the metrics; it must use an environment of its own.
+        snapshot: what `monitor.checkpoint` got; the run goes on from there.
+    """
+    run = _Run(agent, config, env, recipe, loop, state, offline)
+    if snapshot is not None:
+        run.load(snapshot)
+    monitor = Silent() if monitor is None else monitor
+    while run.env_steps < loop.env_steps:
+        before = run.env_steps
+        run.episode()
+        last = run.env_steps >= loop.env_steps
+        crossed = functools.partial(_crossed, before, run.env_steps)
+        evaluated = evaluate is not None and (last or crossed(loop.evaluate_every))
+        saved = last or crossed(loop.checkpoint_every)
+        if evaluated or saved or crossed(loop.log_every):
+            values = run.report()
+            if evaluate is not None and evaluated:
+                values |= evaluate(run.state)
+            monitor.metrics(run.env_steps, values)
+        if saved:
+            monitor.checkpoint(run.env_steps, run.snapshot())
+    return run.state
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    return every > 0 and before // every != after // every
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _update(agent: Agent, config: Any, state: State, batch: Batch) -> tuple[State, Metrics]:
+    return agent.update(config, state, batch)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _act(
+    agent: Agent,
+    config: Any,
+    explore: bool,
+    state: State,
+    obs: jax.Array,
+    key: jax.Array,
+    step: jax.Array,
+) -> jax.Array:
+    return agent.act(config, state, obs, jax.random.fold_in(key, step), explore=explore)
+
+
+class _Noise:
+    """First-order correlated noise of unit spread; a function of (seed, episode, env step)."""
+
+    def __init__(self, recipe: Recipe, seed: int, size: int):
+        self._recipe, self._seed = recipe, seed
+        self._value = np.zeros(size)
+        self._scale = recipe.noise_std
+
+    def begin(self, episode: int) -> None:
+        """Draw the episode's first noise and its scale."""
+        rng = np.random.default_rng([self._seed, _STREAM_EPISODE_NOISE, episode])
+        self._value = rng.normal(size=self._value.shape)
+        varied = rng.uniform(0.0, 2.0) if self._recipe.noise_varied else 1.0
+        self._scale = self._recipe.noise_std * varied
+
+    def disturb(self, action: np.ndarray, step: int) -> np.ndarray:
+        """The action (A,) with noise on it; the noise then moves on."""
+        disturbed = np.clip(action + self._scale * self._value, -1.0, 1.0).astype(np.float32)
+        rng = np.random.default_rng([self._seed, _STREAM_NOISE, step])
+        kept = self._recipe.noise_smoothing
+        fresh = np.sqrt(1.0 - kept**2) * rng.normal(size=action.shape)
+        self._value = kept * self._value + fresh
+        return disturbed
+
+
+class _Run:
+    """What the loop carries from episode to episode."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        config: Any,
+        env: gymnasium.Env[Any, Any],
+        recipe: Recipe,
+        loop: OnlineLoop,
+        state: State,
+        offline: Transitions | None,
+    ):
+        spaces = _spaces(env)
+        self._action_shape = spaces[1].shape
+        self.agent, self.config, self.env = agent, config, env
+        self.recipe, self.loop = recipe, loop
+        self.state = jax.tree.map(jnp.copy, state)  # updates donate it; the caller's copy stays
+        self.key = jax.random.fold_in(jax.random.key(loop.seed), 1)
+        self.env_steps = self.episodes = self.updates = 0
+        self._history: dict[str, list[float]] = {}
+        self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
+        self.offline, self.buffer = _buffers(spaces, recipe, loop, offline)
+
+    def episode(self) -> None:
+        """One episode, or what is left of the budget, with its updates."""
+        obs, _ = self.env.reset(seed=training_seed(self.loop.seed, self.episodes))
+        self._noise.begin(self.episodes)
+        total, length, success = 0.0, 0, False
+        while True:
+            obs, reward, info, ended = self._step(np.asarray(obs, np.float32))
+            total, length = total + reward, length + 1
+            success |= bool(info.get("success", False))
+            self._learn()
+            if ended or self.env_steps >= self.loop.env_steps:
+                break
+        self.episodes += 1
+        self.buffer.cut()
+        self._note({"episode_return": total, "episode_length": length, "episode_success": success})
+
+    def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool]:
+        action = self._action(obs)
+        next_obs, reward, terminated, truncated, info = self.env.step(action)
+        self.buffer.add(
+            {
+                "observations": obs,
+                # What was done is what is learned from, not what was asked for.
+                "actions": np.asarray(info.get(EXECUTED_ACTION, action), np.float32),
+                "rewards": np.float32(reward),
+                "next_observations": np.asarray(next_obs, np.float32),
+                "terminated": bool(terminated),
+                "truncated": bool(truncated),
+            }
+        )
+        self.env_steps += 1
+        return next_obs, float(reward), info, bool(terminated or truncated)
+
+    def _action(self, obs: np.ndarray) -> np.ndarray:
+        step = self.env_steps
+        if step < self.recipe.warmup_steps and self.recipe.warmup_actions == "uniform":
+            rng = np.random.default_rng([self.loop.seed, _STREAM_UNIFORM, step])
+            return rng.uniform(-1.0, 1.0, self._action_shape).astype(np.float32)
+        explore = self.recipe.noise_std == 0.0
+        action = np.asarray(
+            _act(self.agent, self.config, explore, self.state, obs, self.key, jnp.asarray(step))
+        )
+        if not np.isfinite(action).all():
+            raise FloatingPointError(f"env step {step}: the policy's action is {action}")
+        return action if explore else self._noise.disturb(action, step)
+
+    def _learn(self) -> None:
+        since = self.env_steps - self.recipe.warmup_steps
+        if self.recipe.critic_only_updates and self.env_steps == max(self.recipe.warmup_steps, 1):
+            frozen = dataclasses.replace(self.config, train_actor=False)
+            for _ in range(self.recipe.critic_only_updates):
+                self._one_update(frozen)
+        if since > 0 and since % self.recipe.update_every == 0:
+            self._one_update(self.config)
+
+    def _one_update(self, config: Any) -> None:
+        rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
+        batch = mixed_batch(rng, self.recipe, self.config.discount, self.offline, self.buffer)
+        self.state, metrics = _update(self.agent, config, self.state, batch)
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        wrong = sorted(name for name, value in values.items() if not np.isfinite(value))
+        if wrong:
+            raise NonFiniteLoss(self.updates, wrong, np.arange(len(batch["rewards"])), batch)
+        self.updates += 1
+        self._note(values)
+
+    def _note(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._history.setdefault(name, []).append(float(value))
+
+    def report(self) -> dict[str, float]:
+        """Means since the last report, and the counters."""
+        means = {name: float(np.mean(values)) for name, values in sorted(self._history.items())}
+        self._history = {}
+        return {
+            **means,
+            "episodes": float(self.episodes),
+            "updates": float(self.updates),
+            "buffer_rows": float(len(self.buffer)),
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, but for the offline data and the configs."""
+        counters = [self.env_steps, self.episodes, self.updates]
+        return {
+            "agent": self.state,
+            "buffer": self.buffer.state_dict(),
+            "counters": np.array(counters, np.int64),
+        }
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
+        self.state = jax.tree.map(jnp.asarray, snapshot["agent"])
+        self.buffer.load_state_dict(snapshot["buffer"])
+        self.env_steps, self.episodes, self.updates = (int(n) for n in snapshot["counters"])
+
+
+def mixed_batch(
+    rng: np.random.Generator,
+    recipe: Recipe,
+    discount: float,
+    offline: ReplayBuffer | None,
+    online: ReplayBuffer,
+) -> dict[str, np.ndarray]:
+    """utd slices of batch_size rows, each led by its offline share; a slice is a critic step."""
+    share = round(recipe.offline_fraction * recipe.batch_size)
+    parts = []
+    for buffer, rows in ((offline, share), (online, recipe.batch_size - share)):
+        if buffer is not None and rows:
+            drawn = buffer.sample(rng, recipe.utd * rows, recipe.n_step, discount)
+            arrays = batch_of({key: np.asarray(value) for key, value in drawn.items()})
+            parts.append({k: v.reshape(recipe.utd, rows, *v.shape[1:]) for k, v in arrays.items()})
+    mixed = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
+    return {key: value.reshape(-1, *value.shape[2:]) for key, value in mixed.items()}
+
+
+def _buffers(
+    spaces: tuple[gymnasium.spaces.Box, gymnasium.spaces.Box],
+    recipe: Recipe,
+    loop: OnlineLoop,
+    offline: Transitions | None,
+) -> tuple[ReplayBuffer | None, ReplayBuffer]:
+    """The offline rows to mix in, if any, and the replay buffer."""
+    rows: dict[str, Any] = {}
+    if recipe.needs_offline_data:
+        if offline is None:
+            raise ValueError("finetune: this recipe needs offline transitions, got none")
+        rows = {key: offline[key] for key in _STORED}
+    mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
+    if recipe.seed_buffer_with_offline:
+        return mixed, ReplayBuffer.from_transitions(rows, loop.capacity)
+    obs, action = (np.zeros(space.shape, np.float32) for space in spaces)
+    example = {
+        "observations": obs,
+        "actions": action,
+        "rewards": np.float32(0.0),
+        "next_observations": obs,
+        "terminated": False,
+        "truncated": False,
+    }
+    return mixed, ReplayBuffer(loop.capacity, example)
+
+
+def _spaces(env: gymnasium.Env[Any, Any]) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    """Observation and action space, checked."""
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, gymnasium.spaces.Box) or len(observation.shape) != 1:
+        raise ValueError(f"finetune: observations must be a Box (O,), got {observation}")
+    if not isinstance(action, gymnasium.spaces.Box) or len(action.shape) != 1:
+        raise ValueError(f"finetune: actions must be a Box (A,), got {action}")
+    if not (np.all(action.low == -1.0) and np.all(action.high == 1.0)):
+        raise ValueError(f"finetune: actions must be bounded by -1 and 1, got {action}")
+    return observation, action

@@ -1,0 +1,151 @@
+"""Finetuning methods as data: which agent, which rows, how many frozen steps, what starts fresh."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+STARTS = ("fresh", "learned", "continued")
+WARMUP_ACTIONS = ("policy", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One way through the online loop. Steps are environment steps unless they say otherwise."""
+
+    agent: str = "sac"
+    start: str = "fresh"
+    """"fresh": a new agent. "learned": `warm_start` from an offline agent, of any kind that hands
+    on what it has learned. "continued": the offline agent itself, with its own update."""
+    reset: tuple[str, ...] = ()
+    """Of what was learned, that which starts fresh: "actor", "critic", "optimiser"."""
+    offline_fraction: float = 0.0
+    """Share of every slice of a batch that comes from the offline data; 0.5 is symmetric."""
+    seed_buffer_with_offline: bool = False
+    """Put the offline data into the replay buffer before the first step."""
+    warmup_steps: int = 5_000
+    """Collected with the frozen first policy, before the first update."""
+    warmup_actions: str = "policy"
+    """"policy" explores with the first policy, "uniform" draws from the whole action box."""
+    noise_std: float = 0.0
+    """Spread of noise that the loop adds to the policy's deterministic action, in the warm-up too;
+    0 leaves exploration to the agent."""
+    noise_smoothing: float = 0.0
+    """Correlation of that noise from one step to the next; 1 is one constant push an episode."""
+    noise_varied: bool = False
+    """Scale each episode's noise by a draw from U(0, 2)."""
+    critic_only_updates: int = 0
+    """Updates in one go right after the warm-up that leave the actor alone."""
+    batch_size: int = 256
+    """Rows of one critic step."""
+    utd: int = 1
+    """Critic steps an update."""
+    update_every: int = 1
+    """Environment steps an update."""
+    n_step: int = 1
+    options: tuple[tuple[str, Any], ...] = ()
+    """Fields of the agent's config that the method fixes, as (name, value)."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("start", STARTS), ("warmup_actions", WARMUP_ACTIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Recipe.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        if not 0.0 <= self.offline_fraction <= 1.0:
+            raise ValueError(
+                f"Recipe.offline_fraction must be in [0, 1], got {self.offline_fraction}"
+            )
+        if not self.noise_std >= 0.0:
+            raise ValueError(f"Recipe.noise_std must be >= 0, got {self.noise_std}")
+        if not 0.0 <= self.noise_smoothing <= 1.0:
+            raise ValueError(
+                f"Recipe.noise_smoothing must be in [0, 1], got {self.noise_smoothing}"
+            )
+        rows = self.offline_fraction * self.batch_size
+        if abs(rows - round(rows)) > 1e-9:
+            raise ValueError(
+                f"Recipe: offline_fraction {self.offline_fraction} of batch_size "
+                f"{self.batch_size} is not a whole number of rows"
+            )
+        for name in ("batch_size", "utd", "update_every", "n_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Recipe.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "critic_only_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
+        if self.reset and self.start != "learned":
+            raise ValueError('Recipe.reset needs start = "learned"')
+
+    @property
+    def needs_offline_data(self) -> bool:
+        """Whether the loop reads offline transitions."""
+        return self.offline_fraction > 0.0 or self.seed_buffer_with_offline
+
+    def configure(self, config: Any) -> Any:
+        """The agent's config with what the recipe fixes."""
+        values: dict[str, Any] = dict(self.options)
+        if hasattr(config, "utd"):
+            values["utd"] = self.utd
+        elif self.utd != 1:
+            raise ValueError(f"Recipe.utd must be 1 for {self.agent}, which has no critic slices")
+        if self.critic_only_updates and not hasattr(config, "train_actor"):
+            raise ValueError(
+                f"Recipe.critic_only_updates: {self.agent} cannot hold its actor still"
+            )
+        return dataclasses.replace(config, **values)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    # Ball et al. 2023: from scratch on symmetric batches, high update-to-data ratio.
+    "rlpd": Recipe(offline_fraction=0.5, warmup_actions="uniform", utd=20),
+    # Zhou et al. 2024: keeps the networks, drops the data, warms up with the frozen policy.
+    "wsrl": Recipe(
+        start="learned",
+        utd=4,
+        options=(
+            ("actor_q", "min"),
+            ("target_entropy_per_dim", -1.0),
+            ("actor_lr", 1e-4),
+            ("temperature_lr", 1e-4),
+        ),
+    ),
+    # After ResFiT, 2025: a bounded correction on the frozen policy.
+    "residual": Recipe(
+        agent="residual",
+        start="learned",
+        offline_fraction=0.5,
+        warmup_steps=10_000,
+        critic_only_updates=10_000,
+        utd=4,
+        n_step=3,
+    ),
+    # Measured on cube-single with a shifted tool: the whole cloned policy by TD3, anchored to it.
+    "quickstart": Recipe(
+        agent="residual",
+        start="learned",
+        warmup_steps=8_000,
+        noise_std=0.2,
+        noise_smoothing=0.5,
+        noise_varied=True,
+        critic_only_updates=2_000,
+        utd=2,
+        update_every=4,
+        n_step=3,
+        options=(
+            ("trains", "whole"),
+            ("critics", 2),
+            ("anchor_weight", 0.05),
+            ("exploration_std", 0.1),
+            ("discount", 0.98),
+        ),
+    ),
+    # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
+    "iql": Recipe(agent="iql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+}
+
+
+def get(name: str) -> Recipe:
+    """The recipe called `name`; an unknown name lists the known ones."""
+    if name not in RECIPES:
+        raise ValueError(f"no recipe is called {name!r}; known: {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]

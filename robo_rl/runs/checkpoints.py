@@ -1,0 +1,178 @@
+"""Checkpoints: one Orbax folder of flat arrays and one JSON file each, atomic, digest-checked.
+
+A checkpoint is written under a name that starts with a dot and renamed when it is whole. Orbax
+itself does not notice a flipped byte, so the digest of the arrays is kept and compared.
+"""
+
+import logging
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from robo_rl.runs import files, trees
+
+_log = logging.getLogger(__name__)
+_ARRAYS, _META = "arrays", "meta.json"
+_WRITING = ".writing-"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or found."""
+
+
+class CorruptCheckpoint(CheckpointError):
+    """A checkpoint is there, and damaged or not what was expected."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep`, and the best by score."""
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"Checkpoints: keep must be >= 1, got {keep}")
+        self._folder = folder
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps that have a whole checkpoint, in order."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
+
+    def latest(self) -> int:
+        """The newest step."""
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self._folder}: there is no checkpoint yet")
+        return steps[-1]
+
+    def best(self) -> int:
+        """The step of the highest score, the newest of equals; the newest if none was scored."""
+        scored = [(meta["score"], step) for step, meta in self._scored()]
+        return max(scored)[1] if scored else self.latest()
+
+    def path(self, step: int) -> pathlib.Path:
+        """Folder of a step."""
+        return self._folder / f"{step:012d}"
+
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        score: float | None = None,
+    ) -> None:
+        """Write a pytree and JSON metadata, then drop what is neither new nor best."""
+        arrays = trees.flatten(tree)
+        empty = {k: [v.dtype.str, v.shape] for k, v in arrays.items() if v.size == 0}
+        full = {k: v for k, v in arrays.items() if v.size}  # Orbax refuses empty arrays
+        about = {
+            "step": step,
+            "score": score,
+            "sha256": trees.digest(full),
+            "empty": empty,
+            "meta": dict(meta or {}),
+        }
+        aside = self._folder / f"{_WRITING}{step:012d}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed while writing
+            aside.mkdir()
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+                writer.save((aside / _ARRAYS).resolve(), full)
+            files.write_json(aside / _META, about)
+            self._publish(aside, self.path(step))
+        # Orbax passes on what its storage library raises: a full disk is a ValueError there.
+        except (OSError, ValueError, RuntimeError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            size = sum(value.nbytes for value in full.values())
+            raise CheckpointError(
+                f"could not write checkpoint {self.path(step)} ({size / 1e6:.1f} MB before "
+                f"compression): {_first_line(error)}. Earlier checkpoints are untouched; make "
+                "room on the disk and resume."
+            ) from error
+        self._drop_old()
+
+    def read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Flat arrays and metadata of a step, checked against the digest."""
+        path = self.path(step)
+        if not path.is_dir():
+            raise CheckpointError(f"no checkpoint {path}; there are {self.steps()}")
+        try:
+            about = files.read_json(path / _META)
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                arrays = dict(reader.restore((path / _ARRAYS).resolve()))
+            if trees.digest(arrays) != about["sha256"]:
+                raise ValueError("the arrays do not have the digest that was recorded")
+            for name, (dtype, shape) in about["empty"].items():
+                arrays[name] = np.zeros(shape, np.dtype(dtype))
+            return arrays, dict(about["meta"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise CorruptCheckpoint(
+                f"checkpoint {path} is damaged: {_first_line(error)}. Resume with fallback to use "
+                "the checkpoint before it, or restore the folder from a copy."
+            ) from error
+
+    def restore(
+        self, template: Any, step: int | None = None, *, fallback: bool = False
+    ) -> tuple[int, Any, dict[str, Any]]:
+        """(step, tree, metadata) of `step`, the newest by default.
+
+        With `fallback`, a damaged newest checkpoint gives way to the ones before it.
+        """
+        wanted = [self.latest() if step is None else step]
+        if fallback:
+            wanted += [older for older in reversed(self.steps()) if older < wanted[0]]
+        for number in wanted:
+            try:
+                arrays, meta = self.read(number)
+                break
+            except CorruptCheckpoint as error:
+                if number == wanted[-1]:
+                    raise
+                _log.warning("%s", error)
+        try:
+            return number, trees.unflatten(template, arrays), meta
+        except ValueError as error:
+            raise CorruptCheckpoint(
+                f"checkpoint {self.path(number)} does not fit the configuration: {error}"
+            ) from error
+
+    def _publish(self, aside: pathlib.Path, final: pathlib.Path) -> None:
+        if final.exists():  # left from before a resume at an earlier step
+            shutil.rmtree(final)
+        aside.replace(final)
+        files.sync_folder(self._folder)
+
+    def _scored(self) -> list[tuple[int, dict[str, Any]]]:
+        out = []
+        for step in self.steps():
+            try:
+                meta = files.read_json(self.path(step) / _META)
+            except (OSError, ValueError) as error:
+                _log.warning("checkpoint %s is skipped: %s", self.path(step), error)
+                continue
+            if meta.get("score") is not None:
+                out.append((step, meta))
+        return out
+
+    def _drop_old(self) -> None:
+        kept = {*self.steps()[-self._keep :], self.best()}
+        for step in self.steps():
+            if step not in kept:
+                # Renamed first: a kill half-way leaves no folder that looks whole.
+                doomed = self._folder / f"{_WRITING}{step:012d}"
+                self.path(step).replace(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0]
+    # The storage library puts the reason last, after a chain of paths.
+    return line if len(line) <= 300 else f"{line[:100]} ... {line[-190:]}"

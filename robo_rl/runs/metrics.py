@@ -1,0 +1,83 @@
+"""Metrics as JSON lines and TensorBoard. Only what a resumed run repeats exactly goes in here."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorboardX
+
+from robo_rl.runs import files
+
+_QUEUE = 10_000
+"""Longer than what is logged in `flush_secs`: a full queue would make `write` wait."""
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one flushed line a report; and the same numbers for TensorBoard."""
+
+    def __init__(self, path: pathlib.Path, tensorboard: pathlib.Path):
+        """Opens nothing; the files are made by the first `write`."""
+        self._path = path
+        self._tensorboard_path = tensorboard
+        self._writer: Any = None
+        self._purge_step: int | None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            raise ValueError(f"{self._path}: step {step}: not finite: {', '.join(sorted(wrong))}")
+        line = json.dumps({"step": step, **values}) + "\n"
+        files.append(self._path, line)
+        if self._writer is None:
+            self._writer = tensorboardX.SummaryWriter(
+                str(self._tensorboard_path),
+                purge_step=self._purge_step,
+                max_queue=_QUEUE,
+                flush_secs=2,
+            )
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def position(self) -> int:
+        """Bytes on the disk by now, for a checkpoint to remember."""
+        if not self._path.exists():
+            return 0
+        with self._path.open("rb+") as file:
+            os.fsync(file.fileno())
+            return file.seek(0, os.SEEK_END)
+
+    def rewind(self, position: int, step: int) -> None:
+        """Drop what was written after a checkpoint: lines past `position`, steps past `step`."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size < position:
+            raise ValueError(
+                f"{self._path} has {size} bytes, the checkpoint was taken at {position}: lines are "
+                "missing; restore the file from a copy or start a new run"
+            )
+        if size:
+            with self._path.open("rb+") as file:
+                file.truncate(position)
+        self._purge_step = step + 1
+
+    def close(self) -> None:
+        """Close the TensorBoard writer. Idempotent."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """All whole lines; a last line that a kill cut short is left out."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")[:-1]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number} is not valid JSON: {error}") from error
+    return rows

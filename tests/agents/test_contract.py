@@ -1,0 +1,228 @@
+"""Every agent keeps the contract of `robo_rl.learn.contract`."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robo_rl import agents
+from robo_rl.agents import AGENTS
+from robo_rl.nn.networks import NetConfig
+from robo_rl.nn.normaliser import Normaliser
+from robo_rl.runs import trees
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+SMALL = NetConfig(hidden=(8, 8))
+NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
+CONFIGS = {
+    "bc": agents.bc.Config(actor=SMALL),
+    "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
+    "iql": agents.iql.Config(actor=SMALL, critic=SMALL),
+    "iql_ensemble": agents.iql.Config(actor=SMALL, critic=NORMED, critics=4, std="unit"),
+    "sac": agents.sac.Config(actor=SMALL, critic=NORMED, critics=3, utd=2),
+    "sac_min": agents.sac.Config(
+        actor=SMALL, critic=NORMED, critics=2, actor_q="min", std="shared", backup_entropy=True
+    ),
+    "residual_whole": agents.residual.Config(
+        trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
+    ),
+    "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
+}
+CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
+
+
+def _raw(tree):
+    return trees.flatten(tree)
+
+
+def test_every_agent_has_a_case():
+    assert {case.split("_")[0] for case in CONFIGS} == set(AGENTS)
+
+
+def test_an_unknown_agent_lists_the_known_ones():
+    with pytest.raises(ValueError, match="known: bc, iql, residual, sac"):
+        agents.get("td3")
+
+
+class Jitted:
+    """The functions of one case, compiled once for all tests of a process."""
+
+    def __init__(self, case):
+        self.agent, self.config = AGENTS[case.split("_")[0]], CONFIGS[case]
+        self.traces = 0
+        self.init = jax.jit(functools.partial(self.agent.init, self.config))
+        self.update = jax.jit(self._counted)
+        self.act = jax.jit(functools.partial(self.agent.act, self.config), static_argnums=3)
+
+    def _counted(self, state, rows):
+        self.traces += 1
+        return self.agent.update(self.config, state, rows)
+
+
+_compiled = functools.cache(Jitted)
+
+
+@CASES
+def test_update_is_traced_once_and_its_metrics_are_finite_scalars(case, batch):
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    for _ in range(3):
+        state, metrics = jitted.update(state, batch)
+    assert jitted.traces == 1  # over all tests of this process
+    assert metrics
+    for name, value in metrics.items():
+        assert value.shape == (), name
+        assert np.isfinite(value), name
+
+
+@CASES
+def test_update_keeps_the_structure_of_the_state(case, batch):
+    """So that it can be the carry of a scan, and a checkpoint fits."""
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    after, _ = jitted.update(state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    before, now = _raw(state), _raw(after)
+    assert {k: (v.shape, v.dtype) for k, v in now.items()} == {
+        k: (v.shape, v.dtype) for k, v in before.items()
+    }
+
+
+@CASES
+def test_vmapped_seeds_equal_separate_runs(case, batch):
+    jitted = _compiled(case)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    many = jax.jit(jax.vmap(lambda key: jitted.agent.init(jitted.config, key, batch)))(keys)
+    update = jax.jit(jax.vmap(lambda state: jitted.agent.update(jitted.config, state, batch)))
+    for _ in range(2):
+        many, _ = update(many)
+    for index in range(3):
+        state = jitted.init(jax.random.key(index), batch)
+        for _ in range(2):
+            state, _ = jitted.update(state, batch)
+        together = _raw(jax.tree.map(lambda leaf, i=index: leaf[i], many))
+        for name, value in _raw(state).items():
+            np.testing.assert_allclose(together[name], value, atol=1e-4, err_msg=name)
+
+
+@CASES
+def test_a_saved_state_goes_on_as_if_nothing_had_happened(case, batch):
+    jitted = _compiled(case)
+    state, _ = jitted.update(jitted.init(jax.random.key(0), batch), batch)
+    restored = trees.unflatten(jitted.init(jax.random.key(9), batch), _raw(state))
+    expected, got = (_raw(jitted.update(s, batch)[0]) for s in (state, restored))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+@CASES
+@pytest.mark.parametrize("explore", [False, True])
+def test_actions_are_in_the_box_for_one_and_for_many_observations(case, explore, batch):
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    key = jax.random.key(1)
+    many = jitted.act(state, 10.0 * batch["observations"], key, explore)
+    one = jitted.act(state, batch["observations"][0], key, explore)
+    assert many.shape == (8, 2)
+    assert one.shape == (2,)
+    assert float(jnp.abs(many).max()) <= 1.0
+
+
+@CASES
+def test_acting_without_exploration_ignores_the_key(case, batch):
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    first, second = (
+        jitted.act(state, batch["observations"], jax.random.key(seed), False) for seed in (1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+@CASES
+def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
+    """Data moved by 2 x + 5 with the matching statistics is the same problem."""
+    jitted = _compiled(case)
+    shifted = Normaliser(jnp.full(3, 5.0, jnp.float32), jnp.full(3, 2.0, jnp.float32))
+    moved = {**batch}
+    for name in ("observations", "next_observations"):
+        moved[name] = 2.0 * batch[name] + 5.0
+    plain = jitted.init(jax.random.key(0), batch)
+    normed = jitted.init(jax.random.key(0), batch, shifted)
+    acts = (
+        jitted.act(state, rows["observations"], jax.random.key(1), False)
+        for state, rows in ((plain, batch), (normed, moved))
+    )
+    np.testing.assert_allclose(*acts, atol=1e-5)
+    _, expected = jitted.update(plain, batch)
+    after, metrics = jitted.update(normed, moved)
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(after.normaliser.mean, shifted.mean)
+
+
+@CASES
+def test_configs_are_frozen_and_hashable(case):
+    config = CONFIGS[case]
+    assert hash(config) == hash(dataclasses.replace(config))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.actor = None
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("bc", {"likelihood": "x"}),
+        ("bc", {"learning_rate": 0.0}),
+        ("bc", {"decay_steps": -1}),
+        ("bc", {"weight_decay": -1.0}),
+        ("bc", {"log_std_min": 3.0}),
+        ("iql", {"critics": 0}),
+        ("iql", {"subset": 3}),
+        ("iql", {"expectile": 1.0}),
+        ("iql", {"temperature": float("nan")}),
+        ("iql", {"weight_clip": 0.0}),
+        ("iql", {"std": "x"}),
+        ("iql", {"log_std_min": 3.0}),
+        ("iql", {"discount": 1.5}),
+        ("iql", {"polyak": 0.0}),
+        ("iql", {"actor_lr": -1.0}),
+        ("iql", {"critic_lr": 0.0}),
+        ("iql", {"decay_steps": -1}),
+        ("sac", {"critics": 0}),
+        ("sac", {"subset": 11}),
+        ("sac", {"utd": 0}),
+        ("sac", {"actor_q": "max"}),
+        ("sac", {"std": "none"}),
+        ("sac", {"initial_log_std": 3.0}),
+        ("sac", {"initial_temperature": 0.0}),
+        ("sac", {"target_entropy_per_dim": float("inf")}),
+        ("sac", {"bc_weight": -1.0}),
+        ("sac", {"discount": 0.0}),
+        ("sac", {"polyak": 2.0}),
+        ("sac", {"actor_lr": 0.0}),
+        ("sac", {"critic_lr": 0.0}),
+        ("sac", {"temperature_lr": -1.0}),
+        ("residual", {"trains": "x"}),
+        ("residual", {"anchor_weight": -1.0}),
+        ("residual", {"target_low": 1.0, "target_high": 0.0}),
+        ("residual", {"critics": 0}),
+        ("residual", {"subset": 11}),
+        ("residual", {"utd": 0}),
+        ("residual", {"scale": 0.0}),
+        ("residual", {"exploration_std": -1.0}),
+        ("residual", {"noise_clip": -1.0}),
+        ("residual", {"discount": 0.0}),
+        ("residual", {"polyak": 0.0}),
+        ("residual", {"actor_lr": 0.0}),
+        ("residual", {"critic_lr": 0.0}),
+        ("residual", {"clip_norm": -1.0}),
+        ("residual", {"weight_decay": -1.0}),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_name_of_its_field(name, wrong):
+    with pytest.raises(ValueError, match=f"{name}.Config.{next(iter(wrong))}"):
+        AGENTS[name].Config(**wrong)

@@ -1,0 +1,35 @@
+"""A scene and a nominal arm as files, and DDS domains that no other test uses."""
+
+import itertools
+import os
+import pathlib
+
+import mujoco
+import pytest
+
+from robo_rl.envs.scenes import compile_cube_scene
+from robo_rl.hardware.model import ur5e_model
+from robo_rl.hardware.mujoco_device import save_scene
+
+_domains = itertools.count(os.getpid())
+
+
+@pytest.fixture
+def domain_id() -> int:
+    """A DDS domain of its own, also beside other test workers."""
+    return next(_domains) % 230
+
+
+@pytest.fixture(scope="session")
+def scene_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """OGBench's scene with one cube, as the twin loads it."""
+    path = tmp_path_factory.mktemp("scene") / "cube.mjb"
+    return str(save_scene(compile_cube_scene("single"), path))
+
+
+@pytest.fixture(scope="session")
+def arm_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The nominal arm, as the robot process loads it."""
+    path: pathlib.Path = tmp_path_factory.mktemp("arm") / "arm.mjb"
+    mujoco.mj_saveModel(ur5e_model(), str(path), None)
+    return str(path)

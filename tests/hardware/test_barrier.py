@@ -1,0 +1,330 @@
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+
+from robo_rl.hardware.barrier import BarrierConfig, BarrierFilter, solve_qp
+from robo_rl.hardware.contracts import Verdict
+from robo_rl.hardware.model import ur5e_model
+from robo_rl.hardware.shaping import Shaper
+from robo_rl.hardware.ur5e import UR5E
+
+HOME = np.array(UR5E.home_rad)
+STILL = np.zeros(6)
+DT = 0.01
+KEEP_OUT = ((0.45, 0.0, 0.15, 0.06), (0.30, 0.35, 0.30, 0.10))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ur5e_model()
+
+
+def make(model, config=None, spec=UR5E, **options):
+    shaper = Shaper(spec)
+    return shaper, BarrierFilter(model, spec, shaper, config or BarrierConfig(), **options)
+
+
+def run(shaper, barrier, c, v, wanted, dt):
+    """One filtered tick, after the shaper's clip as in the chain."""
+    bounds = shaper.bounds(c, v, dt)
+    nominal = np.clip(wanted, bounds.lower, bounds.upper)
+    return barrier.filter(c, v, nominal, dt, bounds), bounds
+
+
+def lowest(barrier, q):
+    return barrier.min_height(q)
+
+
+def test_home_and_ogbenchs_grasp_height_are_allowed(model):
+    """At the lowest tool target of OGBench, 0.02 m, closed fingers end 2 mm above the table."""
+    _, barrier = make(model)
+    assert lowest(barrier, HOME) > 0.1
+    h = dict(zip(barrier.names, barrier.heights(HOME), strict=True))
+    tips = min(value for name, value in h.items() if name.startswith("table/finger_corner"))
+    tool_z = h["workspace/z_lower"]
+    np.testing.assert_allclose(tool_z - tips, 0.018, atol=1e-6)
+
+
+def test_gradients_are_the_derivatives_of_the_heights(model):
+    _, barrier = make(model, BarrierConfig(keep_out=KEEP_OUT))
+    q = HOME + np.random.default_rng(0).uniform(-0.5, 0.5, 6)
+    eps = 1e-6
+    numeric = [
+        (barrier.heights(q + eps * e) - barrier.heights(q - eps * e)) / (2 * eps) for e in np.eye(6)
+    ]
+    barrier.heights(q)
+    np.testing.assert_allclose(barrier.gradients(), np.transpose(numeric), atol=1e-8)
+
+
+def test_heights_by_hand_at_home(model):
+    """The tool is at (0.492, 0.134, 0.3322); a held cube's sphere around it has 0.035 m."""
+    config = BarrierConfig(keep_out=((0.492, 0.134, 0.6322, 0.05),), keep_out_margin_m=0.01)
+    _, barrier = make(model, config)
+    h = dict(zip(barrier.names, barrier.heights(HOME), strict=True))
+    np.testing.assert_allclose(h["workspace/x_lower"], 0.492 - 0.15, atol=1e-4)
+    np.testing.assert_allclose(h["workspace/y_upper"], 0.45 - 0.134, atol=1e-4)
+    np.testing.assert_allclose(h["keep_out_0/tool"], 0.3 - 0.05 - 0.035 - 0.01, atol=1e-4)
+
+
+def test_one_affine_constraint_is_a_projection():
+    """min |u - n|^2, a u >= b: u = n + a (b - a n) / |a|^2."""
+    rng = np.random.default_rng(0)
+    box = np.full(6, 100.0)
+    for _ in range(50):
+        nominal, a = rng.normal(size=(2, 6))
+        b = float(a @ nominal + abs(rng.normal()))
+        expected = nominal + a * (b - a @ nominal) / (a @ a)
+        u = solve_qp(nominal, a[None], np.array([b]), -box, box)
+        np.testing.assert_allclose(u, expected, atol=1e-7)
+
+
+def test_an_empty_set_is_infeasible():
+    one = np.ones((1, 6))
+    assert solve_qp(STILL, one, np.array([7.0]), -np.ones(6), np.ones(6)) is None
+
+
+def test_what_is_safe_comes_back_unchanged(model):
+    shaper, barrier = make(model, BarrierConfig(keep_out=KEEP_OUT))
+    for wanted in np.random.default_rng(0).uniform(-0.3, 0.3, (50, 6)):
+        report, _ = run(shaper, barrier, HOME, STILL, wanted, DT)
+        assert report.verdict is Verdict.PASS
+        assert report.active == ()
+        np.testing.assert_array_equal(report.filtered_rad_s, report.nominal_rad_s)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("table/", BarrierConfig(workspace_lower_m=None, workspace_upper_m=None)),
+        ("workspace/y_upper", BarrierConfig(table_z_m=None)),
+        ("workspace/z_upper", BarrierConfig()),
+        ("keep_out_0/", BarrierConfig(keep_out=((0.492, -0.2, 0.33, 0.08),))),
+    ],
+)
+def test_an_approach_ends_at_the_band_and_at_rest(model, kind, config):
+    shaper, barrier = make(model, config)
+    rows = [k for k, name in enumerate(barrier.names) if name.startswith(kind)]
+
+    c, v = HOME, STILL
+    for _ in range(400):
+        nearest = rows[int(np.argmin(barrier.heights(c)[rows]))]
+        g = barrier.gradients()[nearest]
+        report, _ = run(shaper, barrier, c, v, -g / np.abs(g).max(), DT)
+        u = report.filtered_rad_s
+        c, v = c + (v + u) / 2 * DT, u
+        assert lowest(barrier, c) >= 0.0
+    h = barrier.heights(c)[rows].min()
+    assert 0.0 <= h <= 2.5 * barrier.config.band_m
+    assert barrier.heights(c).min() >= 0.0
+
+
+ALL_KINDS = BarrierConfig(keep_out=KEEP_OUT)
+# A shoulder that can hardly turn, so that the joint limits take part.
+TIGHT = dataclasses.replace(
+    UR5E,
+    position_lower_rad=tuple(HOME - 0.9),
+    position_upper_rad=tuple(HOME + 0.9),
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_from_safe_states_hostile_velocities_never_break_a_barrier(model, seed):
+    """Heights are looked at inside the ticks too; ticks vary up to the longest allowed."""
+    shaper, barrier = make(model, ALL_KINDS, TIGHT)
+    rng = np.random.default_rng(seed)
+    active: collections.Counter[str] = collections.Counter()
+    verdicts: collections.Counter[Verdict] = collections.Counter()
+    rows = collections.defaultdict(list)
+    for k, name in enumerate(barrier.names):
+        rows[name.split("/")[0]].append(k)
+    for kind in 3 * list(rows):
+        c = HOME + rng.uniform(-0.8, 0.8, 6)
+        while lowest(barrier, c) <= 0.0:
+            c = HOME + rng.uniform(-0.8, 0.8, 6)
+        v, wanted = STILL, STILL
+        for tick in range(100):
+            if tick % 8 == 0:
+                size = rng.choice([0.3, 1.0, np.pi])
+                wanted = size * rng.choice([rng.uniform(-1, 1, 6), rng.choice([-1.0, 1.0], 6)])
+            if tick % 3 == 0 and rng.random() < 0.5:  # straight at one kind of constraint
+                nearest = min(rows[kind], key=barrier.heights(c).__getitem__)
+                wanted = -np.pi * np.sign(barrier.gradients()[nearest])
+            dt = float(rng.choice([0.002, 0.004, 0.01, 0.02]))
+            report, bounds = run(shaper, barrier, c, v, wanted, dt)
+            u = report.filtered_rad_s
+            verdicts[report.verdict] += 1
+            active.update({name.split("/")[0] for name in report.active})
+            assert report.verdict is not Verdict.ERROR, report.status
+            assert (u >= bounds.lower - 1e-12).all()
+            assert (u <= bounds.upper + 1e-12).all()
+            for part in (0.5, 1.0):
+                inside = c + v * (part * dt) + (u - v) * (part * part * dt / 2)
+                assert lowest(barrier, inside) >= -1e-9
+            c, v = c + (v + u) / 2 * dt, u
+            assert (np.abs(c - HOME) <= 0.85 + 1e-9).all()
+    assert verdicts[Verdict.MODIFIED] > 100
+    assert verdicts[Verdict.INFEASIBLE] < 0.1 * verdicts.total()
+    assert {"table", "workspace", "keep_out_0", "joint"} <= set(active)
+
+
+def test_braking_is_safe_from_every_state_that_the_filter_led_to(model):
+    """What `infeasible` and `error` fall back to: a full stop, in ticks of other lengths."""
+    shaper, barrier = make(model, ALL_KINDS)
+    rng = np.random.default_rng(5)
+    c, v = HOME, STILL
+    for _ in range(150):
+        report, _ = run(shaper, barrier, c, v, rng.choice([-np.pi, np.pi], 6), DT)
+        u = report.filtered_rad_s
+        c, v = c + (v + u) / 2 * DT, u
+        c_stop, v_stop = c, v
+        while v_stop.any():
+            dt = float(rng.choice([0.002, 0.013, 0.02]))
+            v1 = shaper.brake(c_stop, v_stop, dt)
+            c_stop, v_stop = c_stop + (v_stop + v1) / 2 * dt, v1
+            assert lowest(barrier, c_stop) >= -1e-9
+
+
+def sunk(model):
+    """At rest, with the tips 3 cm below the table."""
+    shaper, barrier = make(model)
+    c, v = HOME, STILL
+    for _ in range(300):
+        tips = [k for k, name in enumerate(barrier.names) if "finger" in name]
+        nearest = tips[int(np.argmin(barrier.heights(c)[tips]))]
+        wanted = -np.sign(barrier.gradients()[nearest])
+        u = run(shaper, barrier, c, v, wanted, DT)[0].filtered_rad_s
+        c, v = c + (v + u) / 2 * DT, u
+    return c, *make(model, BarrierConfig(table_z_m=lowest(barrier, c) + 0.03))
+
+
+@pytest.mark.parametrize("deeper", [False, True])
+def test_from_outside_it_comes_back_whatever_is_asked(model, deeper):
+    """0.03 m at 0.02 m/s: 1.5 s and the approach to the band."""
+    c, shaper, barrier = sunk(model)
+    v, before = STILL, lowest(barrier, c)
+    np.testing.assert_allclose(before, -0.03, atol=1e-3)
+    for _ in range(400):
+        nearest = int(np.argmin(barrier.heights(c)))
+        wanted = -np.sign(barrier.gradients()[nearest]) if deeper else STILL
+        u = run(shaper, barrier, c, v, wanted, DT)[0].filtered_rad_s
+        c, v = c + (v + u) / 2 * DT, u
+        after = lowest(barrier, c)
+        assert after >= min(before, 0.0) - 1e-9
+        before = after
+    assert 0.0 <= before <= 0.003
+
+
+def near_table(model, **options):
+    """A state that needs the solver: moving down, just above the table."""
+    tips = 0.3322 - 0.018
+    shaper, barrier = make(
+        model, BarrierConfig(table_z_m=tips - 0.004, **options.pop("config", {})), **options
+    )
+    barrier.heights(HOME)
+    k = barrier.names.index("table/finger_corner_2")
+    return shaper, barrier, -0.3 * np.sign(barrier.gradients()[k])
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (None, Verdict.INFEASIBLE),
+        (np.full(6, np.nan), Verdict.INFEASIBLE),
+        (RuntimeError("solver broke"), Verdict.ERROR),
+    ],
+)
+def test_a_solver_that_fails_means_braking(model, answer, verdict):
+    def solver(*arguments):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    shaper, barrier, wanted = near_table(model, solver=solver)
+    report, _ = run(shaper, barrier, HOME, STILL, wanted, DT)
+    assert report.verdict is verdict
+    np.testing.assert_array_equal(report.filtered_rad_s, 0.0)
+    if verdict is Verdict.ERROR:
+        assert "solver broke" in report.status
+
+
+def test_a_wrong_answer_of_the_solver_is_not_sent(model):
+    shaper, barrier, wanted = near_table(model, solver=lambda nominal, *rest: nominal * 10)
+    report, _ = run(shaper, barrier, HOME, STILL, wanted, DT)
+    assert report.verdict is Verdict.INFEASIBLE
+    np.testing.assert_array_equal(report.filtered_rad_s, 0.0)
+
+
+def test_a_late_answer_means_braking(model):
+    shaper, barrier, wanted = near_table(model, config={"time_budget_s": 1e-9})
+    report, _ = run(shaper, barrier, HOME, STILL, wanted, DT)
+    assert report.verdict is Verdict.ERROR
+    assert report.status.startswith("late")
+    np.testing.assert_array_equal(report.filtered_rad_s, 0.0)
+
+
+def test_a_state_that_is_not_finite_means_braking(model):
+    shaper, barrier = make(model)
+    bounds = shaper.bounds(HOME, STILL, DT)
+    for c in (np.full(6, np.nan), np.full(6, np.inf)):
+        assert barrier.filter(c, STILL, STILL, DT, bounds).verdict is Verdict.ERROR
+
+
+def test_alpha_is_lowered_to_what_the_acceleration_allows(model):
+    """40 rad/s^2 over pi rad/s is 12.7 1/s."""
+    assert make(model, BarrierConfig(alpha=100.0))[1].alpha == pytest.approx(40 / np.pi)
+    assert make(model, BarrierConfig(alpha=3.0))[1].alpha == 3.0
+
+
+def test_every_length_in_the_config_reaches_the_heights(model):
+    base = dict(zip(*_named(model, BarrierConfig(keep_out=KEEP_OUT)), strict=True))
+
+    def change(**fields):
+        config = BarrierConfig(**{"keep_out": KEEP_OUT, **fields})
+        return dict(zip(*_named(model, config), strict=True))
+
+    raised = change(table_z_m=0.1)
+    np.testing.assert_allclose(base["table/forearm_0"] - raised["table/forearm_0"], 0.1)
+    closer = change(keep_out_margin_m=0.05)
+    np.testing.assert_allclose(base["keep_out_0/tool"] - closer["keep_out_0/tool"], 0.03)
+    bigger = change(held_object_m=0.045)
+    np.testing.assert_allclose(base["keep_out_0/tool"] - bigger["keep_out_0/tool"], 0.01)
+    moved = change(workspace_lower_m=(0.1, -0.45, 0.0))
+    np.testing.assert_allclose(moved["workspace/x_lower"] - base["workspace/x_lower"], 0.05)
+    assert not any(name.startswith("table") for name in change(table_z_m=None))
+    assert not any(name.endswith("/tool") for name in change(held_object_m=0.0))
+    nothing = BarrierConfig(None, None, None)
+    assert _named(model, nothing)[0] == ()
+
+
+def _named(model, config):
+    _, barrier = make(model, config)
+    return barrier.names, barrier.heights(HOME)
+
+
+def test_without_constraints_only_the_joint_limits_are_left(model):
+    shaper, barrier = make(model, BarrierConfig(None, None, None))
+    report, _ = run(shaper, barrier, HOME, STILL, np.ones(6), DT)
+    assert report.verdict is Verdict.PASS
+    np.testing.assert_allclose(report.min_barrier, np.pi - 0.05 - np.pi / 2)  # the elbow
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alpha": 0.0},
+        {"band_m": -1.0},
+        {"recovery_m_s": float("nan")},
+        {"keep_out_margin_m": -0.1},
+        {"held_object_m": -0.1},
+        {"time_budget_s": 0.0},
+        {"table_z_m": float("nan")},
+        {"workspace_lower_m": (1.0, 0.0, 0.0)},
+        {"keep_out": ((0.0, 0.0, 0.0, 0.0),)},
+    ],
+)
+def test_a_wrong_config_is_refused(wrong):
+    name = next(iter(wrong)).removesuffix("_lower_m")
+    with pytest.raises(ValueError, match=name):
+        BarrierConfig(**wrong)

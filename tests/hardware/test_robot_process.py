@@ -1,0 +1,489 @@
+"""The robot process and its clients: the lease, the wire, the watchdog."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robo_rl.hardware import wire
+from robo_rl.hardware.barrier import BarrierConfig
+from robo_rl.hardware.client import RemoteRobot
+from robo_rl.hardware.contracts import (
+    ArmCommand,
+    ArmState,
+    BarrierReport,
+    CommandMode,
+    CommandSource,
+    Health,
+    Lifecycle,
+    Pose,
+    Reason,
+    Receipt,
+    StopKind,
+    Verdict,
+)
+from robo_rl.hardware.errors import HardwareError, NotConnected, UnsupportedMode
+from robo_rl.hardware.guards import GuardConfig
+from robo_rl.hardware.process import Child
+from robo_rl.hardware.recorder import EVENT, RECEIPT, VERDICT, read_recording, sent_commands
+from robo_rl.hardware.robot_process import RobotProcessConfig, listen, parse_config
+from robo_rl.hardware.ros2_device import RemoteScene, Ros2Link, TwinScene
+from robo_rl.hardware.twin import TwinConfig
+from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.watchdog import measure_stop
+
+HOME = np.array(UR5E.home_rad)
+Q = np.array([0.1, -0.2, 0.3, -0.4, 0.5, math.nan])
+STATE = ArmState(
+    1.5, 2.5, 3, Q, -Q, 2 * Q, Pose(Q[:3], Q[:4]), 0.5, 7.0, {"cube": Pose(Q[3:], Q[:4])}, 1.25
+)
+REPORT = BarrierReport(Verdict.MODIFIED, Q, -Q, 0.01, ("table/tool",), 0.0, "solved", 1e-5)
+RECEIPT_ = Receipt(4, True, (Reason.RATE_LIMITED, Reason.BARRIER), Q, -Q, 0.25, 9.0, REPORT)
+COMMAND = ArmCommand(
+    CommandMode.JOINT_TRAJECTORY,
+    np.array([Q, Q]),
+    0.5,
+    8,
+    1.0,
+    math.inf,
+    CommandSource.HUMAN,
+    np.array([0.1, 0.2]),
+)
+HEALTH = Health(Lifecycle.FAULT, 0.1, math.nan, 5, 6, 0.2, {"expired": 3}, "a fault")
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+# The wire
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (STATE, wire.to_state),
+        (RECEIPT_, wire.to_receipt),
+        (dataclasses.replace(RECEIPT_, barrier=None), wire.to_receipt),
+        (COMMAND, wire.to_command),
+        (HEALTH, wire.to_health),
+    ],
+    ids=["state", "receipt", "receipt without barrier", "command", "health"],
+)
+def test_values_survive_the_wire(value: Any, read: Callable[[Any], Any]) -> None:
+    frame = wire.decode(wire.encode("x", {"it": value})[4:])
+    assert repr(read(frame["it"])) == repr(value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_frame_or_a_protocol_error(body: bytes) -> None:
+    try:
+        frame = wire.decode(body)
+    except wire.ProtocolError:
+        return
+    assert frame["v"] == wire.VERSION
+    assert isinstance(frame["kind"], str)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
+command_fields = st.fixed_dictionaries(
+    {
+        name: json_values | st.just(value)
+        for name, value in json.loads(json.dumps(COMMAND, default=wire.plain)).items()
+    }
+)
+
+
+@given(command_fields)
+def test_any_json_is_a_command_or_a_protocol_error(fields: dict[str, Any]) -> None:
+    try:
+        command = wire.to_command(fields)
+    except wire.ProtocolError:
+        return
+    assert command.values.dtype == np.float64
+    assert isinstance(command.seq, int)
+
+
+def test_an_old_version_is_refused() -> None:
+    with pytest.raises(wire.ProtocolError, match="expected an object of version 1"):
+        wire.decode(b'{"v": 0, "kind": "ping"}')
+
+
+def test_frames_are_put_together_and_split_again() -> None:
+    ours, theirs = socket.socketpair()
+    channel = wire.Channel(ours)
+    frames = wire.encode("a", {}) + wire.encode("b", {"n": 1})
+    for k in range(len(frames)):
+        assert channel.receive() == []
+        theirs.send(frames[k : k + 1])
+        if k + 1 == len(wire.encode("a", {})):
+            assert [frame["kind"] for frame in channel.receive()] == ["a"]
+    assert [frame["n"] for frame in channel.receive()] == [1]
+    theirs.close()
+    with pytest.raises(NotConnected, match="closed"):
+        channel.receive()
+    channel.close()
+
+
+def test_a_peer_that_does_not_read_costs_neither_time_nor_memory() -> None:
+    ours, theirs = socket.socketpair()
+    channel = wire.Channel(ours)
+    for k in range(5000):
+        channel.push("state", number=k, filling="x" * 500)
+    assert channel.backlog
+    assert channel.pushes_skipped > 1000
+    reader = wire.Channel(theirs)
+    numbers = []
+    while channel.backlog or not numbers:
+        numbers += [frame["number"] for frame in reader.receive()]
+        channel.flush()
+    assert numbers == list(range(len(numbers)))
+    channel.close()
+    reader.close()
+
+
+def test_a_huge_frame_is_refused_before_it_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    channel = wire.Channel(ours)
+    theirs.send(struct.pack(">I", wire.MAX_FRAME_BYTES + 1))
+    with pytest.raises(wire.ProtocolError, match="allowed 65536"):
+        channel.receive()
+    channel.close()
+    theirs.close()
+
+
+def test_the_socket_lives_in_a_private_folder(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o755)
+    with pytest.raises(PermissionError, match="mode 0700"):
+        listen(str(folder / "robot.sock"))
+    listen(str(tmp_path / "private" / "robot.sock")).close()
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
+
+
+def test_every_option_crosses_to_the_process() -> None:
+    config = RobotProcessConfig(
+        socket="s",
+        domain_id=3,
+        objects=("a", "b"),
+        guard=GuardConfig(velocity_scale=0.5),
+        barrier=BarrierConfig(keep_out=((0.1, 0.2, 0.3, 0.4),), table_z_m=None),
+        model="m",
+        recording="r",
+        tick_hz=100.0,
+        push_hz=20.0,
+        open_timeout_s=1.0,
+        address="127.0.0.2",
+        allow_network=True,
+        parent_pid=9,
+    )
+    assert parse_config(json.dumps(dataclasses.asdict(config))) == config
+    without = dataclasses.replace(config, barrier=None)
+    assert parse_config(json.dumps(dataclasses.asdict(without))) == without
+
+
+def test_the_robot_process_knows_no_jax_and_no_environment() -> None:
+    script = (
+        "import sys, robo_rl.hardware.robot_process, robo_rl.hardware.client\n"
+        "forbidden = {'jax', 'flax', 'optax', 'orbax', 'minari', 'ogbench', 'gymnasium'}\n"
+        "print(sorted(forbidden & set(sys.modules)))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert output == "[]\n"
+
+
+# The processes
+
+
+@dataclasses.dataclass
+class Bench:
+    """A twin, a robot process, and where to reach them."""
+
+    config: RobotProcessConfig
+    twin: Child
+    process: Child
+
+    def client(self, timeout_s: float = 2.0) -> RemoteRobot:
+        return RemoteRobot(self.config.socket, UR5E, timeout_s)
+
+
+@pytest.fixture(scope="module")
+def bench(
+    scene_path: str, arm_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("bench")
+    config = RobotProcessConfig(
+        socket=str(folder / "private" / "robot.sock"),
+        domain_id=(os.getpid() + 57) % 230,
+        objects=("cube_0",),
+        model=arm_path,
+        recording=str(folder / "flight.mcap"),
+        parent_pid=os.getpid(),
+    )
+    twin_config = TwinConfig(scene_path, config.domain_id, parent_pid=os.getpid())
+    with (
+        Child("robo_rl.hardware.twin", twin_config) as twin,
+        Child("robo_rl.hardware.robot_process", config) as process,
+    ):
+        yield Bench(config, twin, process)
+
+
+@pytest.fixture
+def robot(bench: Bench) -> Iterator[RemoteRobot]:
+    robot = bench.client()
+    robot.connect()
+    scene = TwinScene(Ros2Link(bench.config.domain_id, node_name="tester"))
+    scene.open()
+    RemoteScene(scene, robot).reset_scene(HOME, {}, {})
+    scene.close()
+    assert eventually(lambda: float(np.abs(robot.latest().dq_rad_s).max()) < 0.09)
+    yield robot
+    robot.disconnect()
+
+
+def command(robot: RemoteRobot, q_rad: np.ndarray, seq: int, **changes: Any) -> ArmCommand:
+    now = robot.now_s()
+    made = ArmCommand(
+        CommandMode.JOINT_POSITION, q_rad, 0.0, seq, now, now + 0.3, CommandSource.TEST
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def test_a_command_goes_all_the_way_to_the_arm(robot: RemoteRobot) -> None:
+    assert robot.lifecycle is Lifecycle.CONNECTED
+    robot.arm(CommandMode.JOINT_POSITION)
+    target = HOME + np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.4])
+    receipts = []
+    for seq in range(1, 41):
+        receipts.append(robot.submit(command(robot, target, seq)))
+        state = robot.advance(0.05)
+    # On a busy machine a state may now and then be too old to move on.
+    assert sum(receipt.accepted for receipt in receipts) > 30
+    assert robot.lifecycle is Lifecycle.STREAMING
+    np.testing.assert_allclose(state.q_rad, target, atol=0.03)
+    assert state.age_s(robot.now_s()) < 0.2
+    assert "cube_0" in state.objects
+    health = robot.health()
+    assert health.ticks > 100
+    assert health.lifecycle is Lifecycle.STREAMING
+
+
+def test_refusals_come_back_as_receipts(robot: RemoteRobot) -> None:
+    refused = robot.submit(command(robot, HOME, 1))
+    assert refused.reasons == (Reason.NOT_ARMED,)
+    robot.arm(CommandMode.JOINT_POSITION)
+    bad = np.array([math.nan, *HOME[1:]])
+    assert robot.submit(command(robot, bad, 2)).reasons == (Reason.NON_FINITE,)
+    assert robot.submit(command(robot, HOME[:5], 3)).reasons == (Reason.INCOMPLETE,)
+    late = command(robot, HOME, 4, expires_at_s=robot.now_s() - 0.01)
+    assert robot.submit(late).reasons == (Reason.EXPIRED,)
+
+
+def test_errors_come_back_as_what_they_are(robot: RemoteRobot) -> None:
+    with pytest.raises(ValueError, match="say who clears the fault"):
+        robot._ask("clear_fault", operator="", reason="")
+    with pytest.raises(HardwareError, match="no fault to clear"):
+        robot.clear_fault("tester", "nothing was wrong")
+    with pytest.raises(HardwareError, match="not armed"):
+        robot.hold()
+    assert robot.lifecycle is Lifecycle.CONNECTED
+
+
+def test_stop_and_hold_need_a_new_arming(robot: RemoteRobot) -> None:
+    robot.arm(CommandMode.JOINT_POSITION)
+    robot.stop(StopKind.RAMP)
+    assert robot.lifecycle is Lifecycle.HOLDING
+    assert robot.submit(command(robot, HOME, 1)).reasons == (Reason.STOPPED,)
+    robot.arm(CommandMode.JOINT_POSITION)
+    assert robot.submit(command(robot, HOME, 1)).accepted
+    robot.hold()
+    assert robot.lifecycle is Lifecycle.HOLDING
+
+
+def test_only_one_client_has_the_robot(bench: Bench, robot: RemoteRobot) -> None:
+    robot.latest()
+    with pytest.raises(NotConnected, match="another client has the robot"):
+        bench.client().connect()
+    assert robot.lifecycle is Lifecycle.CONNECTED
+
+
+def test_a_reconnect_comes_back_disarmed(bench: Bench, robot: RemoteRobot) -> None:
+    robot.arm(CommandMode.JOINT_POSITION)
+    assert robot.submit(command(robot, HOME, 1)).accepted
+    robot._drop()  # the link is gone, without a word
+    again = bench.client()
+    assert eventually(lambda: connects(again))
+    assert again.lifecycle is Lifecycle.CONNECTED
+    again.disconnect()
+
+
+def connects(robot: RemoteRobot) -> bool:
+    try:
+        robot.connect()
+    except NotConnected:
+        return False
+    return True
+
+
+def test_a_client_that_talks_nonsense_is_dropped_and_the_next_served(
+    bench: Bench, robot: RemoteRobot
+) -> None:
+    robot.disconnect()
+    for nonsense in (b"\0\0\0\4null", b"\xff\xff\xff\xff", wire.encode("fly", {"id": 1})):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+            raw.connect(bench.config.socket)
+            raw.settimeout(5.0)
+            raw.sendall(nonsense)
+            while raw.recv(65536):
+                pass
+    assert eventually(lambda: connects(robot))
+    assert robot.latest().valid
+
+
+def test_another_spec_is_refused(bench: Bench, robot: RemoteRobot) -> None:
+    robot.disconnect()
+    other = RemoteRobot(bench.config.socket, dataclasses.replace(UR5E, name="ur10e"))
+    with pytest.raises(ValueError, match="run different versions"):
+        other.connect()
+    other.disconnect()
+
+
+def test_an_unknown_mode_is_refused(robot: RemoteRobot) -> None:
+    with pytest.raises((UnsupportedMode, NotConnected)):
+        robot._ask("arm", mode="teleport")
+
+
+def test_nobody_listens_is_said(tmp_path: pathlib.Path) -> None:
+    robot = RemoteRobot(str(tmp_path / "robot.sock"), UR5E)
+    with pytest.raises(NotConnected, match="no robot process listens"):
+        robot.connect()
+    with pytest.raises(NotConnected, match="before connect"):
+        robot.latest()
+    robot.stop(StopKind.RAMP)
+    robot.disconnect()
+
+
+def test_a_paused_robot_process_is_an_error_within_the_time_out(
+    bench: Bench, robot: RemoteRobot
+) -> None:
+    robot.disconnect()
+    impatient = bench.client(timeout_s=0.3)
+    impatient.connect()
+    bench.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(NotConnected, match=r"no answer within 0\.3 s"):
+            impatient.health()
+        assert impatient.lifecycle is Lifecycle.DISCONNECTED
+    finally:
+        bench.process.send_signal(signal.SIGCONT)
+
+
+def test_the_recording_tells_the_whole_story(
+    scene_path: str, arm_path: str, tmp_path: pathlib.Path, domain_id: int
+) -> None:
+    """Swept at full speed into the barrier: every sent command is within every limit."""
+    config = RobotProcessConfig(
+        socket=str(tmp_path / "private" / "robot.sock"),
+        domain_id=domain_id,
+        barrier=BarrierConfig(keep_out=((0.425, -0.3, 0.3, 0.1),)),
+        model=arm_path,
+        recording=str(tmp_path / "flight.mcap"),
+        parent_pid=os.getpid(),
+    )
+    with (
+        Child("robo_rl.hardware.twin", TwinConfig(scene_path, domain_id)),
+        Child("robo_rl.hardware.robot_process", config),
+    ):
+        robot = RemoteRobot(config.socket, UR5E, 2.0)
+        robot.connect()
+        assert eventually(lambda: float(np.abs(robot.latest().dq_rad_s).max()) < 0.09)
+        robot.arm(CommandMode.JOINT_POSITION)
+        for seq in range(1, 31):
+            # Far off to either side, in turns of half a second.
+            target = HOME + np.array([2.0 if seq // 10 % 2 else -2.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+            robot.submit(command(robot, target, seq))
+            robot.advance(0.05)
+        robot.disconnect()
+    recorded = list(read_recording(config.recording))
+    topics = {r.topic for r in recorded}
+    assert {EVENT, RECEIPT, VERDICT, "/robo_rl/request", "/joint_states"} <= topics
+    verdicts = {r.message.status[0].message for r in recorded if r.topic == VERDICT}
+    assert "modified" in verdicts
+    sent = sent_commands(config.recording, 6)
+    assert len(sent.t_s) > 100
+    excess = sent.excess(UR5E)
+    assert excess["position_rad"] <= 0.0
+    # Rounding to the nanosecond of the recording.
+    assert excess["velocity_rad_s"] <= 1e-4
+    assert excess["acceleration_rad_s2"] <= 0.1
+
+
+def test_the_watchdog_brings_the_arm_to_rest(
+    scene_path: str, arm_path: str, tmp_path: pathlib.Path, domain_id: int
+) -> None:
+    report = measure_stop(scene_path, tmp_path, domain_id, arm_path)
+    assert set(report.stop_ms) == {"policy_killed", "policy_paused", "bridge_cut"}
+    assert min(report.speed_rad_s.values()) > 0.5
+    assert max(report.stop_ms.values()) < 600.0, report
+    assert report.excess["position_rad"] <= 0.0
+    assert report.excess["velocity_rad_s"] <= 1e-4
+    assert report.excess["acceleration_rad_s2"] <= 0.1
+
+
+def test_the_arm_rests_when_the_robot_process_is_killed(
+    scene_path: str, arm_path: str, tmp_path: pathlib.Path, domain_id: int
+) -> None:
+    """The forward controller keeps the last position: nobody is left to ask for motion."""
+    config = RobotProcessConfig(
+        socket=str(tmp_path / "private" / "robot.sock"),
+        domain_id=domain_id,
+        barrier=None,
+        model=arm_path,
+    )
+    with (
+        Child("robo_rl.hardware.twin", TwinConfig(scene_path, domain_id)),
+        Child("robo_rl.hardware.robot_process", config) as process,
+    ):
+        robot = RemoteRobot(config.socket, UR5E, 2.0)
+        robot.connect()
+        assert eventually(lambda: float(np.abs(robot.latest().dq_rad_s).max()) < 0.09)
+        robot.arm(CommandMode.JOINT_VELOCITY)
+        for seq in range(1, 8):
+            wish = command(robot, np.array([0.8, 0, 0, 0, 0, 0.0]), seq)
+            robot.submit(dataclasses.replace(wish, mode=CommandMode.JOINT_VELOCITY))
+            robot.advance(0.05)
+        process.kill()
+        with pytest.raises(NotConnected):
+            robot.health()
+        truth = TwinScene(Ros2Link(domain_id, node_name="truth"))
+        truth.open()
+        time.sleep(0.8)
+        truth.truths()
+        time.sleep(0.05)
+        assert max(float(np.abs(t.dq_rad_s).max()) for t in truth.truths()) < 0.05
+        truth.close()

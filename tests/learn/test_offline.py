@@ -1,0 +1,185 @@
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from robo_rl.agents import bc, iql
+from robo_rl.learn import offline
+from robo_rl.learn.evaluate import evaluate, evaluation_seeds
+from robo_rl.learn.monitor import NonFiniteLoss
+from robo_rl.learn.offline import OfflineLoop
+from robo_rl.nn.networks import NetConfig
+from robo_rl.runs import trees
+from tests.probe_envs import Reach, collect, reach_expert
+
+SMALL = NetConfig(hidden=(8, 8))
+BC = bc.Config(actor=SMALL)
+IQL = iql.Config(actor=SMALL, critic=SMALL)
+LOOP = OfflineLoop(steps=40, batch_size=16, log_every=10, checkpoint_every=20)
+
+
+class Memory:
+    """A monitor that keeps everything, and can be killed after a checkpoint."""
+
+    def __init__(self, kill_at=None):
+        self.rows, self.saved, self.kill_at = [], {}, kill_at
+
+    def metrics(self, step, values):
+        self.rows.append({"step": step, **values})
+
+    def checkpoint(self, step, snapshot):
+        self.saved[step] = jax.tree.map(np.array, trees.flatten(snapshot))
+        if step == self.kill_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def data():
+    return collect(Reach(), 30, reach_expert, noise=0.3)
+
+
+def _assert_equal(first, second):
+    first, second = trees.flatten(first), trees.flatten(second)
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_reports_and_checkpoints_come_when_they_should(data):
+    memory = Memory()
+    offline.train(bc, BC, data, dataclasses.replace(LOOP, steps=45), monitor=memory)
+    assert [row["step"] for row in memory.rows] == [10, 20, 30, 40, 45]
+    assert sorted(memory.saved) == [20, 40, 45]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data):
+    whole = Memory()
+    expected = offline.train(iql, IQL, data, LOOP, monitor=whole)
+    cut = Memory(kill_at=20)
+    with pytest.raises(KeyboardInterrupt):
+        offline.train(iql, IQL, data, LOOP, monitor=cut)
+    template = offline.initial_state(iql, IQL, data, LOOP)
+    state = trees.unflatten(template, cut.saved[20])
+    rest = Memory()
+    got = offline.train(iql, IQL, data, LOOP, monitor=rest, start=(20, state))
+    _assert_equal(expected, got)
+    assert cut.rows + rest.rows == whole.rows
+
+
+def test_data_on_the_host_gives_the_same_run_as_data_on_the_device(data):
+    expected = offline.train(iql, IQL, data, LOOP)
+    got = offline.train(iql, IQL, data, dataclasses.replace(LOOP, device_bytes=0))
+    _assert_equal(expected, got)
+
+
+def test_seeds_in_one_program_equal_separate_runs(data):
+    loop = dataclasses.replace(LOOP, seed=5, seeds=3)
+    memory = Memory()
+    many = offline.train(iql, IQL, data, loop, monitor=memory)
+    for index in range(3):
+        alone = Memory()
+        single = dataclasses.replace(loop, seed=5 + index, seeds=1)
+        expected = trees.flatten(offline.train(iql, IQL, data, single, monitor=alone))
+        got = trees.flatten(offline.seed_state(many, index))
+        for name, value in expected.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+        for together, apart in zip(memory.rows, alone.rows, strict=True):
+            assert together[f"seed{5 + index}/v"] == pytest.approx(apart["v"], rel=1e-2, abs=1e-3)
+    means = [np.mean([row[f"seed{seed}/v"] for seed in (5, 6, 7)]) for row in memory.rows]
+    np.testing.assert_allclose([row["v"] for row in memory.rows], means, rtol=1e-9)
+
+
+def test_metrics_are_means_over_the_updates_since_the_last_report(data):
+    fine, coarse = Memory(), Memory()
+    every = dataclasses.replace(LOOP, log_every=1, checkpoint_every=20)
+    offline.train(bc, BC, data, every, monitor=fine)
+    offline.train(bc, BC, data, LOOP, monitor=coarse)
+    losses = np.reshape([row["actor_loss"] for row in fine.rows], (4, 10))
+    np.testing.assert_allclose(
+        [row["actor_loss"] for row in coarse.rows], losses.mean(axis=1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("device_bytes", [0, 2**30])
+def test_a_nan_in_the_data_stops_the_run_and_names_term_and_rows(data, device_bytes):
+    broken = {**data, "rewards": data["rewards"].copy()}
+    broken["rewards"][7] = np.nan
+    memory = Memory()
+    loop = dataclasses.replace(LOOP, batch_size=4, steps=4000, device_bytes=device_bytes)
+    with pytest.raises(NonFiniteLoss, match=r"critic_loss.*rewards are not finite.*\[7") as caught:
+        offline.train(iql, IQL, broken, loop, monitor=memory)
+    assert 7 in caught.value.rows
+    assert "critic_loss" in caught.value.terms
+    for step, saved in memory.saved.items():
+        assert step <= caught.value.step
+        for name, value in saved.items():
+            assert np.isfinite(value).all(), name
+
+
+def test_a_diverging_run_of_several_seeds_names_the_seed(data):
+    with pytest.raises(NonFiniteLoss, match="of seed"):
+        offline.train(
+            iql,
+            dataclasses.replace(IQL, critic_lr=1e30),
+            data,
+            dataclasses.replace(LOOP, seeds=2),
+        )
+
+
+def test_observations_are_standardised_by_the_statistics_of_the_data(data):
+    state = offline.initial_state(bc, BC, data, LOOP)
+    obs = data["observations"].astype(np.float64)
+    np.testing.assert_allclose(state.normaliser.mean, obs.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(state.normaliser.std, obs.std(axis=0), rtol=1e-5)
+    raw = offline.initial_state(bc, BC, data, dataclasses.replace(LOOP, normalise=False))
+    np.testing.assert_array_equal(raw.normaliser.std, np.ones(2))
+    wide = offline.initial_state(bc, BC, data, dataclasses.replace(LOOP, min_std=7.0))
+    np.testing.assert_array_equal(wide.normaliser.std, np.full(2, 7.0))
+
+
+def test_evaluations_join_the_metrics_at_their_steps_and_at_the_end(data):
+    memory, counter = Memory(), itertools.count()
+    loop = dataclasses.replace(LOOP, evaluate_every=30)
+    offline.train(
+        bc, BC, data, loop, monitor=memory, evaluate=lambda _: {"success": float(next(counter))}
+    )
+    found = {row["step"]: row["success"] for row in memory.rows if "success" in row}
+    assert found == {30: 0.0, 40: 1.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"log_every": 0},
+        {"checkpoint_every": 15},
+        {"evaluate_every": 15},
+        {"seeds": 0},
+    ],
+)
+def test_a_wrong_loop_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"OfflineLoop.{next(iter(wrong))}"):
+        dataclasses.replace(LOOP, **wrong)
+
+
+def test_arrays_of_different_lengths_are_refused(data):
+    with pytest.raises(ValueError, match="same length"):
+        offline.train(bc, BC, {**data, "rewards": data["rewards"][:-1]}, LOOP)
+
+
+@pytest.mark.parametrize(
+    ("agent", "config"),
+    [
+        (bc, bc.Config(actor=NetConfig((32, 32)), learning_rate=3e-3)),
+        (iql, iql.Config(NetConfig((32, 32)), NetConfig((32, 32)), actor_lr=3e-3, critic_lr=3e-3)),
+    ],
+)
+def test_it_learns_to_reach_from_noisy_demonstrations(agent, config):
+    demonstrations = collect(Reach(), 150, reach_expert, noise=0.4)
+    loop = OfflineLoop(steps=1500, batch_size=128, log_every=500, checkpoint_every=1500)
+    state = offline.train(agent, config, demonstrations, loop)
+    act = jax.jit(lambda obs: agent.act(config, state, obs, jax.random.key(0)))
+    result = evaluate(Reach(), lambda obs: np.asarray(act(obs)), evaluation_seeds(0, 30))
+    assert result.success_rate >= 0.9

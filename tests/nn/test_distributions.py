@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from robo_rl.nn import distributions
+
+
+def _tanh_density(action, mean, log_std):
+    """Change of variables in float64, written out."""
+    slope = 1.0 - action**2
+    return scipy.stats.norm.pdf(np.arctanh(action), mean, np.exp(log_std)) / slope
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.2, 0.3)])
+def test_tanh_log_prob_equals_the_change_of_variables_and_integrates_right(mean, log_std):
+    u = jnp.linspace(-3.0, 3.0, 31)[:, None]
+    got = distributions.tanh_normal_log_prob(u, jnp.full_like(u, mean), jnp.full_like(u, log_std))
+    expected = np.log(_tanh_density(np.tanh(np.asarray(u[:, 0], np.float64)), mean, log_std))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+    def density(a):
+        u = jnp.array([np.arctanh(a)])
+        m, s = jnp.array([mean]), jnp.array([log_std])
+        return float(jnp.exp(distributions.tanh_normal_log_prob(u, m, s)))
+
+    total, _ = scipy.integrate.quad(density, -0.9999, 0.9999, limit=60, epsabs=1e-4)
+    within = np.diff(scipy.stats.norm.cdf(np.arctanh([-0.9999, 0.9999]), mean, np.exp(log_std)))
+    assert total == pytest.approx(within[0], abs=2e-4)
+
+
+def test_log_prob_is_finite_where_tanh_is_one_in_float32():
+    u = jnp.array([[30.0], [-30.0]])
+    log_prob = distributions.tanh_normal_log_prob(u, u, jnp.zeros_like(u))
+    # -log sqrt(2 pi) - 2 (log 2 - |u|)
+    np.testing.assert_allclose(log_prob, -0.918939 - 2.0 * (np.log(2.0) - 30.0), rtol=1e-5)
+
+
+def test_normal_log_prob_sums_over_the_action_axis():
+    x, mean, log_std = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.0]), jnp.array([0.0, 0.7])
+    expected = scipy.stats.norm.logpdf([1.0, -2.0], [0.5, 0.0], np.exp([0.0, 0.7])).sum()
+    np.testing.assert_allclose(distributions.normal_log_prob(x, mean, log_std), expected, rtol=1e-5)
+
+
+def test_samples_have_the_density_that_is_reported():
+    """Mean of -log p over samples = entropy by numerical integration."""
+    mean, log_std = jnp.full((200_000, 1), 0.4), jnp.full((200_000, 1), -0.5)
+    actions, log_prob = distributions.tanh_normal_sample(jax.random.key(1), mean, log_std)
+
+    def minus_p_log_p(a):
+        p = _tanh_density(a, 0.4, -0.5)
+        return -p * np.log(p) if p > 0.0 else 0.0
+
+    entropy, _ = scipy.integrate.quad(minus_p_log_p, -1 + 1e-9, 1 - 1e-9)
+    assert float(-log_prob.mean()) == pytest.approx(entropy, abs=0.01)
+    assert float(jnp.abs(actions).max()) < 1.0

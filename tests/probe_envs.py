@@ -1,0 +1,120 @@
+"""Tiny environments whose values are known in closed form, and their transitions as arrays."""
+
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+
+
+class _Probe(gymnasium.Env):
+    observation_size, action_size = 1, 1
+
+    def __init__(self):
+        o, a = self.observation_size, self.action_size
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (o,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (a,), np.float32)
+
+
+class OneStep(_Probe):
+    """One step, reward 1, terminated: V = Q = 1."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+class TwoSteps(_Probe):
+    """Reward 1 at the second of two steps: V(-1) = discount, V(1) = 1."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._x = -1.0
+        return np.array([self._x], np.float32), {}
+
+    def step(self, action):
+        last = self._x > 0.0
+        self._x = 1.0
+        return np.array([self._x], np.float32), float(last), last, False, {}
+
+
+class Endless(_Probe):
+    """Reward 1 for ever, cut by a time limit of 4 steps: V = 1 / (1 - discount)."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._t += 1
+        return np.zeros(1, np.float32), 1.0, False, self._t == 4, {}
+
+
+class Match(_Probe):
+    """One step, reward -(a - s / 2)^2 with s uniform in [-1, 1]: the best action is s / 2."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._s = self.np_random.uniform(-1.0, 1.0)
+        return np.array([self._s], np.float32), {}
+
+    def step(self, action):
+        error = float(action[0]) - self._s / 2
+        info = {"success": abs(error) < 0.15}
+        return np.zeros(1, np.float32), -(error**2), True, False, info
+
+
+class Reach(_Probe):
+    """Move a point in the plane to the origin: 0.2 a a step, success within 0.15, 20 steps."""
+
+    observation_size, action_size = 2, 2
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._t = 0
+        angle, radius = self.np_random.uniform(0, 2 * np.pi), self.np_random.uniform(0.6, 1.0)
+        self._x = radius * np.array([np.cos(angle), np.sin(angle)])
+        return self._x.astype(np.float32), {}
+
+    def step(self, action):
+        self._t += 1
+        self._x = np.clip(self._x + 0.2 * np.asarray(action, np.float64), -1.5, 1.5)
+        success = bool(np.linalg.norm(self._x) < 0.15)
+        out = self._x.astype(np.float32)
+        return out, float(success) - 1.0, success, self._t >= 20, {"success": success}
+
+
+def reach_expert(obs: np.ndarray) -> np.ndarray:
+    """Straight to the origin of `Reach`."""
+    return np.clip(-obs / 0.2, -1.0, 1.0).astype(np.float32)
+
+
+def collect(
+    env: gymnasium.Env,
+    episodes: int,
+    policy: Callable[[np.ndarray], np.ndarray] | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Transitions of a policy, or of uniform actions; `noise` is the share of uniform actions."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=seed * 1000 + episode)
+        ended = False
+        while not ended:
+            action = rng.uniform(-1.0, 1.0, env.action_space.shape).astype(np.float32)
+            if policy is not None and rng.uniform() >= noise:
+                action = policy(obs)
+            following, reward, terminated, truncated, _ = env.step(action)
+            rows.append((obs, action, reward, following, terminated, truncated, episode))
+            obs, ended = following, terminated or truncated
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    names = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
+    data = dict(zip((*names, "episode_id"), columns, strict=True))
+    data["rewards"] = data["rewards"].astype(np.float32)
+    data["masks"] = 1.0 - data["terminated"].astype(np.float32)
+    return data

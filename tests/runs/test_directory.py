@@ -1,0 +1,143 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from robo_rl.runs import files
+from robo_rl.runs.directory import RunDirectory
+from robo_rl.runs.metrics import read_metrics
+
+
+def test_a_run_is_created_whole_and_opened_again(tmp_path):
+    run = RunDirectory.create(tmp_path / "a" / "run", {"agent": "bc", "seed": 3})
+    again = RunDirectory.open(run.path)
+    assert again.config == {"format": 1, "agent": "bc", "seed": 3}
+    libraries = again.environment()["libraries"]
+    assert libraries["numpy"] == np.__version__
+    assert not (run.path / "config.json").stat().st_mode & 0o222
+    assert [path.name for path in run.path.parent.iterdir()] == ["run"]
+
+
+def test_a_folder_with_content_is_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty; resume"):
+        RunDirectory.create(tmp_path, {})
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_config_that_is_not_json_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        RunDirectory.create(tmp_path / "run", {"x": object()})
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_a_run_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a run directory"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="format 99, this version reads 1"):
+        RunDirectory.open(tmp_path)
+
+
+def _events(folder):
+    """(step, tag) of every TensorBoard record: 8 bytes of length, 4 of CRC, the event, 4 of CRC."""
+    out = []
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            out += [(event.step, value.tag) for value in event.summary.value]
+            at += 16 + length
+    return out
+
+
+def test_metrics_are_on_the_disk_at_once_and_in_tensorboard(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.metrics.write(10, {"loss": 0.5})
+    assert read_metrics(run.metrics_path) == [{"step": 10, "loss": 0.5}]
+    run.metrics.close()
+    assert _events(run.path / "tensorboard") == [(10, "loss")]
+
+
+def test_resuming_cuts_the_metrics_back_to_the_checkpoint(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.metrics.write(10, {"loss": 0.5})
+    run.save(10, {"w": np.zeros(2)})
+    run.metrics.write(20, {"loss": 0.4})
+    run.metrics.close()
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 30, "lo')  # killed while writing
+    assert [row["step"] for row in read_metrics(run.metrics_path)] == [10, 20]
+    again = RunDirectory.open(run.path)
+    step, _, meta = again.resume({"w": np.zeros(2)})
+    assert (step, meta["metrics_bytes"]) == (10, again.metrics_path.stat().st_size)
+    again.metrics.write(20, {"loss": 0.4})
+    assert [row["step"] for row in read_metrics(run.metrics_path)] == [10, 20]
+    again.metrics.close()
+
+
+def test_looking_at_a_checkpoint_leaves_the_metrics_alone(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.save(10, {"w": np.zeros(2)})
+    run.metrics.write(20, {"loss": 0.4})
+    run.metrics.close()
+    RunDirectory.open(run.path).restore({"w": np.zeros(2)})
+    assert len(read_metrics(run.metrics_path)) == 1
+
+
+def test_lost_metrics_are_not_papered_over(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.metrics.write(10, {"loss": 0.5})
+    run.save(10, {"w": np.zeros(2)})
+    run.metrics.close()
+    run.metrics_path.write_text("")
+    with pytest.raises(ValueError, match="lines are missing"):
+        RunDirectory.open(run.path).resume({"w": np.zeros(2)})
+
+
+def test_metrics_that_are_not_finite_are_refused(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(ValueError, match="step 1: not finite: a, b"):
+        run.metrics.write(1, {"b": np.nan, "a": np.inf, "c": 1.0})
+    assert not run.metrics_path.exists()
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.metrics_path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
+        run.metrics.write(1, {"loss": 0.5})
+
+
+def test_a_garbled_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2 is not valid JSON"):
+        read_metrics(path)
+
+
+def test_timings_are_kept_apart(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.note_timing({"step": 1, "steps_per_s": 2.0})
+    assert json.loads((run.path / "timing.jsonl").read_text()) == {"step": 1, "steps_per_s": 2.0}
+    assert not run.metrics_path.exists()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"x": 1})
+
+    def fail(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"cannot write .*a\.json: No space left"):
+        files.write_json(path, {"x": 2})
+    assert files.read_json(path) == {"x": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
