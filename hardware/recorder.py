@@ -26,7 +26,7 @@ import pathlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -367,10 +367,10 @@ def _intact_prefix(content: bytes) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class SentCommands:
-    """Every command that a recording says left for the arm."""
+    """Commands that a recording says left for the arm, one after the other."""
 
     t_s: np.ndarray
-    """(N,) from the first one."""
+    """(N,) from the first one of the recording."""
     q_rad: np.ndarray  # (N, J)
     dq_rad_s: np.ndarray  # (N, J)
 
@@ -398,13 +398,37 @@ class SentCommands:
         }
 
 
-def sent_commands(path: str | os.PathLike[str], joints: int) -> SentCommands:
-    """The commands in a recording that left for the arm."""
-    sent = [recorded for recorded in read_recording(path) if recorded.topic == SENT]
+def sent_commands(path: str | os.PathLike[str], joints: int) -> list[SentCommands]:
+    """The commands in a recording that left for the arm, a stretch each time it was armed.
+
+    Arming starts from the measured position: between two stretches a person, or the reset of a
+    simulated scene, may have moved the arm, and the first command after it does not.
+    """
+    stretches: list[list[Recorded]] = [[]]
+    for recorded in read_recording(path):
+        if recorded.topic == SENT:
+            stretches[-1].append(recorded)
+        elif recorded.topic == EVENT and json.loads(recorded.message.data)["event"] == "arm":
+            stretches.append([])
+    stretches = [stretch for stretch in stretches if stretch]
+    start_ns = stretches[0][0].t_ns if stretches else 0
+    return [_sent(stretch, start_ns, joints) for stretch in stretches]
+
+
+def worst_excess(stretches: Sequence[SentCommands], spec: ArmSpec) -> dict[str, float]:
+    """The worst of `SentCommands.excess` over all stretches."""
+    worst: dict[str, float] = {}
+    for stretch in stretches:
+        for limit, value in stretch.excess(spec).items():
+            worst[limit] = max(value, worst.get(limit, -np.inf))
+    return worst
+
+
+def _sent(sent: Sequence[Recorded], start_ns: int, joints: int) -> SentCommands:
     times = np.array([recorded.t_ns for recorded in sent], dtype=np.int64)
     points = [recorded.message.points[0] for recorded in sent]
     return SentCommands(
-        (times - times[:1]) * 1e-9,
+        (times - start_ns) * 1e-9,
         np.array([point.positions[:joints] for point in points]).reshape(-1, joints),
         np.array([point.velocities[:joints] for point in points]).reshape(-1, joints),
     )

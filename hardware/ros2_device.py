@@ -345,6 +345,10 @@ class TwinScene(SceneReset):
             time.sleep(0.002)
 
 
+_SETTLE_S = 0.05
+"""Some ticks of the robot process, and the way of the last command over the wire."""
+
+
 class RemoteScene(SceneReset):
     """Resets the scene behind a robot in another process: hold, reset, and wait until it shows."""
 
@@ -356,8 +360,15 @@ class RemoteScene(SceneReset):
     def reset_scene(
         self, q_rad: np.ndarray, objects: Mapping[str, Pose], targets: Mapping[str, Pose]
     ) -> None:
-        """Disarm, reset, and return once the robot's own states come from the new scene."""
+        """Disarm, reset, and return once the robot's own states come from the new scene.
+
+        The robot goes on writing while it brakes: a reset before it is done would be followed by
+        commands that lead back to the old scene.
+        """
         self._robot.disarm()
+        spec = self._robot.spec
+        brake_s = max(np.divide(spec.velocity_rad_s, spec.acceleration_rad_s2))
+        time.sleep(float(brake_s) + _SETTLE_S)
         self._scene.reset_scene(q_rad, objects, targets)
         done_s = self._robot.now_s()
         while self._robot.latest().t_host_s < done_s:

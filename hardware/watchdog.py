@@ -23,7 +23,7 @@ from robo_rl.hardware.client import RemoteRobot
 from robo_rl.hardware.contracts import ArmCommand, ArmState, CommandMode, CommandSource, Reason
 from robo_rl.hardware.errors import HardwareError
 from robo_rl.hardware.process import Child, Termination, announce_ready
-from robo_rl.hardware.recorder import sent_commands
+from robo_rl.hardware.recorder import sent_commands, worst_excess
 from robo_rl.hardware.robot_process import RobotProcessConfig
 from robo_rl.hardware.ros2_device import Ros2Link, TwinScene
 from robo_rl.hardware.twin import TwinConfig
@@ -98,7 +98,7 @@ def measure_stop(
                     time.sleep(0.5)
         finally:
             truth.close()
-    excess = sent_commands(recording, UR5E.joints).excess(UR5E)
+    excess = worst_excess(sent_commands(recording, UR5E.joints), UR5E)
     return StopReport(stop_ms, speed, excess)
 
 

@@ -137,6 +137,8 @@ RECIPES: Mapping[str, Recipe] = {
             ("anchor_weight", 0.05),
             ("exploration_std", 0.1),
             ("discount", 0.98),
+            ("target_low", 0.0),
+            ("target_high", 1.0),
         ),
     ),
     # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.

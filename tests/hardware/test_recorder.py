@@ -120,9 +120,24 @@ def test_our_reader_agrees(tmp_path: pathlib.Path) -> None:
     record_all(tmp_path / "flight.mcap")
     recorded = list(rec.read_recording(tmp_path / "flight.mcap"))
     assert {r.topic: r.type for r in recorded} == TYPES
-    commands = rec.sent_commands(tmp_path / "flight.mcap", 6)
+    [commands] = rec.sent_commands(tmp_path / "flight.mcap", 6)
     np.testing.assert_allclose(commands.q_rad, [Q])
     np.testing.assert_allclose(commands.dq_rad_s, [-Q])
+
+
+def test_arming_starts_a_new_stretch_of_commands(tmp_path: pathlib.Path) -> None:
+    """The arm was moved by 1 rad between the two: no command did that."""
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    recorder.start()
+    for start, offset in ((0.0, 0.0), (1.0, 1.0)):
+        recorder.event(start, "arm")
+        for tick in (0, 1, 2):
+            recorder.sent(start + 0.004 * tick, Q + offset, np.zeros(6), 0.0)
+    recorder.close()
+    stretches = rec.sent_commands(tmp_path / "flight.mcap", 6)
+    assert [len(stretch.t_s) for stretch in stretches] == [3, 3]
+    assert stretches[1].t_s[0] == pytest.approx(1.0)
+    assert rec.worst_excess(stretches, UR5E)["velocity_rad_s"] == pytest.approx(-np.pi)
 
 
 def test_times_are_kept_to_the_nanosecond(tmp_path: pathlib.Path) -> None:

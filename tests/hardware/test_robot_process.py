@@ -434,7 +434,7 @@ def test_the_recording_tells_the_whole_story(
     assert {EVENT, RECEIPT, VERDICT, "/robo_rl/request", "/joint_states"} <= topics
     verdicts = {r.message.status[0].message for r in recorded if r.topic == VERDICT}
     assert "modified" in verdicts
-    sent = sent_commands(config.recording, 6)
+    [sent] = sent_commands(config.recording, 6)
     assert len(sent.t_s) > 100
     excess = sent.excess(UR5E)
     assert excess["position_rad"] <= 0.0

@@ -1,0 +1,402 @@
+"""`robo-rl train | finetune | eval | export | resume | report`: build, loop, write."""
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from robo_rl import agents
+from robo_rl.data.minari_io import open_dataset
+from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
+from robo_rl.hardware.ur5e import UR5E
+from robo_rl.launch import evaluation, gaps
+from robo_rl.learn import offline, online, recipes
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn.offline import OfflineLoop
+from robo_rl.learn.online import OnlineLoop
+from robo_rl.learn.recipes import Recipe
+from robo_rl.runs import configs, sessions
+from robo_rl.runs import export as exporting
+from robo_rl.runs import report as reporting
+from robo_rl.runs.directory import RunDirectory
+from robo_rl.runs.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from robo_rl.launch import cli
+
+CONTROL_HZ = 20.0
+SOURCE = "source"
+"""Folder in an online run that holds the offline run it starts from."""
+DEFAULT_ENV: Mapping[str, Any] = {"scene": "single", "form": "goal"}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataView:
+    """Which part of a dataset a method learns from, and on which reward scale."""
+
+    dataset: str
+    successful_only: bool = False
+    """Keep the episodes in which the goal was reached."""
+    reward_shift: float = 0.0
+    """Added to every reward, where the data's scale is not that of the environment."""
+
+    def load(self) -> Transitions:
+        """The transitions, with `episode_id`."""
+        opened = open_dataset(self.dataset, download=True)
+        if not self.successful_only:
+            rows = _flat(opened.transitions())
+        else:
+            rows = _flat(opened.transitions(infos=("success",)))
+            reached, episode = rows["next_success"].astype(bool), rows["episode_id"]
+            keep = np.isin(episode, np.unique(episode[reached]))
+            if not keep.any():
+                raise ValueError(f"dataset {self.dataset!r} has no successful episode")
+            rows = {name: value[keep] for name, value in rows.items()}
+        rows["rewards"] = rows["rewards"] + self.reward_shift
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run with what is needed to use its newest checkpoint."""
+
+    run: RunDirectory
+    agent: Agent
+    config: Any
+    state: State
+    view: DataView
+    env: Mapping[str, Any]
+
+
+def start_offline(
+    out: pathlib.Path,
+    agent_name: str,
+    agent_config: Any,
+    view: DataView,
+    loop: OfflineLoop,
+    env: Mapping[str, Any] = DEFAULT_ENV,
+) -> RunDirectory:
+    """Make the run directory of an offline run and train in it."""
+    run = RunDirectory.create(
+        out,
+        {
+            "kind": "offline",
+            "agent": agent_name,
+            "agent_config": configs.to_json(agent_config),
+            "loop": configs.to_json(loop),
+            "data": configs.to_json(view),
+            "env": dict(env),
+        },
+    )
+    run_offline(run)
+    return run
+
+
+def run_offline(run: RunDirectory, resume: bool = False, fallback: bool = False) -> None:
+    """Train, or go on training, in a run directory."""
+    agent, config = _agent_of(run)
+    loop = configs.from_json(OfflineLoop, run.config["loop"])
+    view = configs.from_json(DataView, run.config["data"])
+    rows = view.load()
+    with tqdm(total=loop.steps, desc=f"train {run.config['agent']}", unit="update") as bar:
+        sessions.train(
+            run,
+            agent,
+            config,
+            rows,
+            loop,
+            progress=_progress(bar),
+            data_ids=(view.dataset,),
+            resume=resume,
+            fallback=fallback,
+        )
+
+
+def start_online(
+    out: pathlib.Path,
+    source: pathlib.Path,
+    recipe: Recipe,
+    agent_config: Any,
+    loop: OnlineLoop,
+    env: Mapping[str, Any],
+    view: DataView,
+) -> RunDirectory:
+    """Make the run directory of an online run, with a copy of its offline run, and run it."""
+    offline_run = RunDirectory.open(source)
+    run = RunDirectory.create(
+        out,
+        {
+            "kind": "online",
+            "agent": recipe.agent,
+            "agent_config": configs.to_json(agent_config),
+            "recipe": configs.to_json(recipe),
+            "loop": configs.to_json(loop),
+            "data": configs.to_json(view),
+            "env": dict(env),
+        },
+    )
+    # `resume` needs only this directory, wherever the offline run has gone by then.
+    aside = run.path / f".{SOURCE}.copying"
+    ignored = shutil.ignore_patterns("tensorboard", "policy", "*.html", "*.mp4")
+    shutil.copytree(offline_run.path, aside, ignore=ignored)
+    aside.replace(run.path / SOURCE)
+    run_online(run)
+    return run
+
+
+def run_online(run: RunDirectory, resume: bool = False, fallback: bool = False) -> None:
+    """Finetune, or go on finetuning, in a run directory."""
+    agent, config = _agent_of(run)
+    recipe = configs.from_json(Recipe, run.config["recipe"])
+    loop = configs.from_json(OnlineLoop, run.config["loop"])
+    view = configs.from_json(DataView, run.config["data"])
+    state = _first_state(run, agent, config, recipe, loop)
+    env = evaluation.time_limited(run.config["env"])
+    recipe_name = f"finetune {run.config['agent']}"
+    try:
+        with tqdm(total=loop.env_steps, desc=recipe_name, unit="step") as bar:
+            sessions.finetune(
+                run,
+                agent,
+                config,
+                env,
+                recipe,
+                loop,
+                state,
+                offline=view.load() if recipe.needs_offline_data else None,
+                progress=_progress(bar),
+                data_ids=(view.dataset,),
+                resume=resume,
+                fallback=fallback,
+            )
+    finally:
+        env.close()
+
+
+def load(path: pathlib.Path) -> Trained:
+    """The newest checkpoint of a run, offline or online."""
+    run = RunDirectory.open(path)
+    agent, config = _agent_of(run)
+    view = configs.from_json(DataView, run.config["data"])
+    if run.config["kind"] == "online":
+        recipe = configs.from_json(Recipe, run.config["recipe"])
+        loop = configs.from_json(OnlineLoop, run.config["loop"])
+        template = _first_state(run, agent, config, recipe, loop)
+        state = sessions.load_agent(run, template)
+    else:
+        offline_loop = configs.from_json(OfflineLoop, run.config["loop"])
+        template = offline.initial_state(agent, config, view.load(), offline_loop)
+        state = sessions.load_agent(run, template)
+        if offline_loop.seeds > 1:
+            state = offline.seed_state(state, 0)
+    return Trained(run, agent, config, state, view, run.config["env"])
+
+
+def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[pathlib.Path, float]:
+    """Export a run's newest policy; the folder, and how far NumPy is from JAX at most."""
+    trained = load(source)
+    folder = out or trained.run.path / "policy"
+    key = jax.random.key(0)
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            trained.agent.act(trained.config, trained.state, jnp.asarray(observations), key)
+        )
+
+    interface = exporting.Interface(
+        rate_hz=CONTROL_HZ,
+        meta={
+            "env": dict(trained.env),
+            "arm": UR5E.name,
+            "arm_digest": UR5E.digest(),
+            "run": trained.run.path.name,
+            "step": trained.run.checkpoints.latest(),
+        },
+    )
+    difference = exporting.export(
+        folder,
+        trained.agent.policy(trained.config, trained.state),
+        interface,
+        act=act,
+        observations=exporting.probe_observations(np.asarray(trained.view.load()["observations"])),
+        load=NumpyPolicy.load,
+    )
+    return folder, difference
+
+
+def train(options: "cli.Train") -> int:
+    """`robo-rl train`."""
+    agent = agents.get(options.agent)
+    config = _with_options(agent.Config(), options.option)
+    every = max(1, min(500, options.steps))
+    loop = OfflineLoop(
+        steps=options.steps,
+        log_every=every,
+        checkpoint_every=every * math.ceil(5_000 / every),
+        seed=options.seed,
+        seeds=options.seeds,
+    )
+    out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
+    run = start_offline(out, options.agent, config, DataView(options.dataset), loop)
+    print(f"trained; next: robo-rl eval {run.path}")
+    return 0
+
+
+def finetune(options: "cli.Finetune") -> int:
+    """`robo-rl finetune`."""
+    recipe = recipes.get(options.recipe)
+    source = load(options.source)
+    agent = agents.get(recipe.agent)
+    config = adopted(agent, recipe, source)
+    env = {**source.env, "gap": gaps.quickstart(options.gap)}
+    out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
+    loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
+    view = dataclasses.replace(source.view, successful_only=False)
+    run = start_online(out, options.source, recipe, config, loop, env, view)
+    print(f"finetuned; next: robo-rl eval {run.path} --gap {options.gap:g}")
+    return 0
+
+
+def evaluate(options: "cli.Eval") -> int:
+    """`robo-rl eval`: of a run, by way of its export, or of an exported policy."""
+    folder = options.source
+    if not (folder / DESCRIPTION).exists():
+        folder, _ = export_run(options.source)
+    policy = NumpyPolicy.load(folder)
+    env = {**policy.description["meta"]["env"], "gap": gaps.quickstart(options.gap)}
+    result = evaluation.evaluate_policy(
+        folder, env, options.episodes, options.seed, options.workers
+    )
+    print(f"{evaluation.describe(result)}\npolicy {policy.description['sha256'][:16]}")
+    return 0
+
+
+def export(options: "cli.Export") -> int:
+    """`robo-rl export`."""
+    folder, difference = export_run(options.source, options.out)
+    print(f"wrote {folder}; NumPy and JAX differ by {difference:.1e} at most (1000 observations)")
+    return 0
+
+
+def resume(source: pathlib.Path) -> int:
+    """`robo-rl resume`."""
+    run = RunDirectory.open(source)
+    if run.config["kind"] == "online":
+        if not (run.path / SOURCE).exists():
+            raise ValueError(f"{source} was interrupted before it began; start it again elsewhere")
+        run_online(run, resume=True)
+    else:
+        run_offline(run, resume=True)
+    print(f"done; next: robo-rl eval {source}")
+    return 0
+
+
+def report(source: pathlib.Path) -> int:
+    """`robo-rl report`: curves and settings of a run."""
+    run = RunDirectory.open(source)
+    rows = read_metrics(run.metrics_path)
+    if not rows:
+        raise ValueError(f"{source} has no metrics yet")
+    names = sorted({name for row in rows for name in row} - {"step"})
+    charts = [
+        reporting.line_chart(reporting.metric_curves(rows, [name]), "step", name) for name in names
+    ]
+    settings = [[name, value] for name, value in run.config.items()]
+    versions = list(run.environment()["libraries"].items())
+    path = run.path / "report.html"
+    reporting.write_page(
+        path,
+        run.path.name,
+        f"{run.config['kind']} run of {run.config['agent']}",
+        [
+            ("Curves", charts),
+            ("Settings", [reporting.table(["setting", "value"], settings)]),
+            ("Versions", [reporting.table(["library", "version"], versions)]),
+        ],
+    )
+    print(f"wrote {path}")
+    return 0
+
+
+def _agent_of(run: RunDirectory) -> tuple[Agent, Any]:
+    agent = agents.get(run.config["agent"])
+    return agent, configs.from_json(agent.Config, run.config["agent_config"])
+
+
+def _first_state(
+    run: RunDirectory, agent: Any, config: Any, recipe: Recipe, loop: OnlineLoop
+) -> State:
+    source = load(run.path / SOURCE)
+    if recipe.start == "continued":
+        return source.state
+    rows = batch_of(source.view.load())
+    example = {name: jnp.asarray(value[:1], jnp.float32) for name, value in rows.items()}
+    learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
+    return online.start_state(agent, config, recipe, loop.seed, example, learned)
+
+
+def adopted(agent: Any, recipe: Recipe, source: Trained) -> Any:
+    """The online agent's config: its defaults, the network shapes of the source, the recipe."""
+    if recipe.start == "continued":
+        return recipe.configure(source.config)
+    config = agent.Config()
+    if recipe.start == "learned":
+        learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
+        config = agent.adopt(config, learned)
+    return recipe.configure(config)
+
+
+def _with_options(config: Any, options: tuple[str, ...]) -> Any:
+    """The config with NAME=VALUE settings, of the types that the defaults have."""
+    values = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or not hasattr(config, name):
+            known = ", ".join(field.name for field in dataclasses.fields(config))
+            raise ValueError(f"--option {option}: expected NAME=VALUE with NAME one of {known}")
+        values[name] = _parsed(option, getattr(config, name), text)
+    return dataclasses.replace(config, **values)
+
+
+def _parsed(option: str, default: object, text: str) -> object:
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"--option {option}: expected true or false")
+        return text == "true"
+    if not isinstance(default, (int, float, str)):
+        raise ValueError(f"--option {option}: this setting cannot be given on the command line")
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        raise ValueError(f"--option {option}: expected a {type(default).__name__}") from error
+
+
+def _flat(transitions: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by name; dict observations are for agents that read them."""
+    nested = [name for name, value in transitions.items() if isinstance(value, Mapping)]
+    if nested:
+        raise ValueError(f"these agents read flat observations; {', '.join(nested)} are dicts")
+    return {name: np.asarray(value) for name, value in transitions.items()}
+
+
+def _progress(bar: "tqdm[Any]") -> sessions.Progress:
+    def advance(step: int, values: Mapping[str, float]) -> None:
+        bar.update(step - bar.n)
+        shown = [name for name in _SHOWN if name in values][:3]
+        bar.set_postfix_str(", ".join(f"{name} {values[name]:.3g}" for name in shown))
+
+    return advance
+
+
+_SHOWN = ("success", "episode_success", "actor_loss", "critic_loss", "loss", "q")
+
+
+def _slug(dataset: str) -> str:
+    return dataset.replace("/", "-")
