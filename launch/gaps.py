@@ -5,7 +5,7 @@ from typing import Any
 
 from robo_rl.hardware.domain_gap import DomainGap
 
-QUICKSTART = DomainGap(tool_offset_m=(0.0, 0.018, 0.0), payload_kg=0.3, friction_scale=0.9)
+QUICKSTART = DomainGap(tool_offset_m=(0.0, 0.016, 0.0), payload_kg=0.3, friction_scale=0.9)
 
 
 def quickstart(strength: float) -> dict[str, Any] | None:
