@@ -52,7 +52,7 @@ class Budget:
 
 
 BUDGETS = {
-    "full": Budget(700, 20_000, 100, 40_000, 20),
+    "full": Budget(700, 20_000, 100, 30_000, 20),
     "smoke": Budget(
         12,
         200,
