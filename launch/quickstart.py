@@ -283,8 +283,9 @@ def _film(out: pathlib.Path, results: Results) -> None:
         print(problem)
 
 
-_ROUNDING = 1e-6
-"""Differences of recorded positions over recorded times carry rounding, not motion."""
+_ROUNDING = 1e-4
+"""Recorded times have a resolution of 1 ns: second differences of positions over them carry
+rounding of some 1e-6 rad/s^2, not motion."""
 
 
 def _evaluated(
