@@ -17,6 +17,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
 from robo_rl.launch import evaluation, gaps
+from robo_rl.launch.datasets import CONTROL_HZ
 from robo_rl.learn import offline, online, recipes
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of
 from robo_rl.learn.offline import OfflineLoop
@@ -31,7 +32,6 @@ from robo_rl.runs.metrics import read_metrics
 if TYPE_CHECKING:
     from robo_rl.launch import cli
 
-CONTROL_HZ = 20.0
 SOURCE = "source"
 """Folder in an online run that holds the offline run it starts from."""
 DEFAULT_ENV: Mapping[str, Any] = {"scene": "single", "form": "goal"}
@@ -72,6 +72,8 @@ class Trained:
     config: Any
     state: State
     view: DataView
+    transitions: Transitions
+    """What `view` loads."""
     env: Mapping[str, Any]
 
 
@@ -185,6 +187,7 @@ def load(path: pathlib.Path) -> Trained:
     run = RunDirectory.open(path)
     agent, config = _agent_of(run)
     view = configs.from_json(DataView, run.config["data"])
+    rows = view.load()
     if run.config["kind"] == "online":
         recipe = configs.from_json(Recipe, run.config["recipe"])
         loop = configs.from_json(OnlineLoop, run.config["loop"])
@@ -192,11 +195,11 @@ def load(path: pathlib.Path) -> Trained:
         state = sessions.load_agent(run, template)
     else:
         offline_loop = configs.from_json(OfflineLoop, run.config["loop"])
-        template = offline.initial_state(agent, config, view.load(), offline_loop)
+        template = offline.initial_state(agent, config, rows, offline_loop)
         state = sessions.load_agent(run, template)
         if offline_loop.seeds > 1:
             state = offline.seed_state(state, 0)
-    return Trained(run, agent, config, state, view, run.config["env"])
+    return Trained(run, agent, config, state, view, rows, run.config["env"])
 
 
 def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[pathlib.Path, float]:
@@ -225,7 +228,7 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
         trained.agent.policy(trained.config, trained.state),
         interface,
         act=act,
-        observations=exporting.probe_observations(np.asarray(trained.view.load()["observations"])),
+        observations=exporting.probe_observations(trained.transitions["observations"]),
         load=NumpyPolicy.load,
     )
     return folder, difference
@@ -336,7 +339,7 @@ def _first_state(
     source = load(run.path / SOURCE)
     if recipe.start == "continued":
         return source.state
-    rows = batch_of(source.view.load())
+    rows = batch_of(source.transitions)
     example = {name: jnp.asarray(value[:1], jnp.float32) for name, value in rows.items()}
     learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
     return online.start_state(agent, config, recipe, loop.seed, example, learned)
