@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 
-from robo_rl.agents import bc, iql, residual, sac
+from robo_rl.agents import (
+    bc,
+    iql,
+    residual,
+    sac,
+)
 from robo_rl.learn.contract import Agent
 
-AGENTS: Mapping[str, Agent] = {"bc": bc, "iql": iql, "residual": residual, "sac": sac}
+AGENTS: Mapping[str, Agent] = {
+    "bc": bc,
+    "iql": iql,
+    "residual": residual,
+    "sac": sac,
+}
 
 
 def get(name: str) -> Agent:
