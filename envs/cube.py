@@ -42,6 +42,10 @@ class CubeTaskConfig:
     """1..5. None: drawn at every reset (`goal`) or OGBench's default, 2 (`single`)."""
     goal_in_observation: bool = True
     """Append the target positions to the observation, (x, y, z) of each cube, scaled alike."""
+    relative_positions: bool = False
+    """Append the way from the tool to each cube and from each cube to its target, (x, y, z) each,
+    scaled alike. Their differences are what a grasp depends on, and are small beside the positions
+    that a network would have to subtract."""
 
     def __post_init__(self) -> None:
         if self.scene not in CUBE_SCENES:
@@ -50,6 +54,10 @@ class CubeTaskConfig:
             raise ValueError(f"CubeTaskConfig.form must be one of {FORMS}, got {self.form!r}")
         if self.task_id is not None and self.form not in ("goal", "single"):
             raise ValueError(f"CubeTaskConfig.task_id has no meaning in the form {self.form!r}")
+        if self.relative_positions and not self.goal_in_observation:
+            raise ValueError(
+                "CubeTaskConfig.relative_positions shows the goal: set goal_in_observation as well"
+            )
 
 
 @functools.cache
@@ -72,7 +80,8 @@ class CubeTask(Task):
         self._kinematics, self._home = kinematics, np.asarray(home_rad, dtype=float)
         count = CUBE_SCENES[config.scene]
         self.objects = tuple(f"cube_{i}" for i in range(count))
-        self.observation_size = 19 + 9 * count + (3 * count if config.goal_in_observation else 0)
+        shown = 3 * config.goal_in_observation + 6 * config.relative_positions
+        self.observation_size = 19 + (9 + shown) * count
         # As the installed OGBench registers its single-task environments.
         self.outcome_before_step = config.form == "single"
         self._preset = config.form in ("goal", "single")
@@ -136,7 +145,8 @@ class CubeTask(Task):
         self._draw_target(rng, xyz, p_stack)
 
     def observe(self, state: ArmState) -> np.ndarray:
-        """Joints, joint velocities, tool, gripper, cubes; then the goal, where it is asked for."""
+        """Joints, joint velocities, tool, gripper, cubes; then, where they are asked for, the goal
+        and the ways to it."""
         x, y, z = state.tool.position_m.tolist()
         yaw = yaw_rad(state.tool.quaternion_wxyz)
         row = [*state.q_rad.tolist(), *state.dq_rad_s.tolist(), *_scaled(x, y, z)]
@@ -150,6 +160,8 @@ class CubeTask(Task):
             row += (math.cos(yaw), math.sin(yaw))
         if self.config.goal_in_observation:
             row += self._goal_row
+        if self.config.relative_positions:
+            row += self._relative(state)
         return np.array(row)
 
     def outcome(self, state: ArmState) -> Outcome:
@@ -223,6 +235,16 @@ class CubeTask(Task):
         self._goal_xyz = xyz.copy()
         self._goals = xyz.tolist()
         self._goal_row = [number for place in self._goals for number in _scaled(*place)]
+
+    def _relative(self, state: ArmState) -> list[float]:
+        """For each cube: tool to cube, cube to target."""
+        tool = state.tool.position_m.tolist()
+        row: list[float] = []
+        for name, goal in zip(self.objects, self._goals, strict=True):
+            cube = state.objects[name].position_m.tolist()
+            row += [_SCALE * (end - start) for start, end in zip(tool, cube, strict=True)]
+            row += [_SCALE * (end - start) for start, end in zip(cube, goal, strict=True)]
+        return row
 
     def _placed(self, state: ArmState, cube: int) -> bool:
         x, y, z = state.objects[self.objects[cube]].position_m.tolist()

@@ -27,6 +27,7 @@ def make_cube_env(
     form: str = "goal",
     task_id: int | None = None,
     goal_in_observation: bool = True,
+    relative_positions: bool = False,
     gap: DomainGap | Mapping[str, Any] | None = None,
     guards: GuardConfig | Mapping[str, Any] | None = None,
     barrier: BarrierConfig | Mapping[str, Any] | None = None,
@@ -37,7 +38,7 @@ def make_cube_env(
 
     Args:
         scene: Of `scenes.CUBE_SCENES`.
-        form: See `CubeTaskConfig`, as `task_id` and `goal_in_observation`.
+        form: See `CubeTaskConfig`, as the three that follow.
         gap: How the simulated arm differs from the nominal one; a mapping holds the fields.
         guards: `{"enforce": False}` reports only: then the arm moves exactly as OGBench's does.
         barrier: None leaves the barrier filter out; `{}` takes its defaults.
@@ -53,7 +54,7 @@ def make_cube_env(
         barrier=barrier_config,
         model=_nominal_arm() if barrier_config else None,
     )
-    task_config = CubeTaskConfig(scene, form, task_id, goal_in_observation)
+    task_config = CubeTaskConfig(scene, form, task_id, goal_in_observation, relative_positions)
     kinematics = tool_kinematics(compiled)
     task = CubeTask(task_config, kinematics, np.array(UR5E.home_rad))
     return ArmEnv(robot, task, kinematics, device, render_mode=render_mode)

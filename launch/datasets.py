@@ -46,8 +46,13 @@ def collect(options: "cli.Collect") -> int:
 
 def record(dataset: str, config: collecting.CollectConfig, task: int | None = None) -> str:
     """Collect episodes into a new dataset and return its folder. Shows a progress bar."""
-    scene = str(config.env.get("scene", "single"))
-    form, reward = str(config.env.get("form", "random")), _REWARD
+    kwargs = {"scene": "single", "form": "random", **config.env}
+    scene, reward = str(kwargs.pop("scene")), _REWARD
+    if task is not None and kwargs.get("relative_positions"):
+        raise ValueError(
+            "record: the way to another goal is not written into the observations of a relabelled "
+            "dataset; leave out the task or relative_positions"
+        )
     with tqdm(total=config.episodes, desc="collect", unit="episode", mininterval=0.5) as bar:
 
         def advance(done: int, transitions: int) -> None:
@@ -61,7 +66,7 @@ def record(dataset: str, config: collecting.CollectConfig, task: int | None = No
                 episodes, goal, timing="post", after_success="drop", goal_in_observation=True
             )
             reward = relabel.cube_label(goal, "post")
-        env = make.make_cube_env(scene=scene, form=form)
+        env = make.make_cube_env(scene, **kwargs)
         folder = write_dataset(
             dataset,
             episodes,
@@ -69,7 +74,7 @@ def record(dataset: str, config: collecting.CollectConfig, task: int | None = No
             action_space=env.action_space,
             provenance=_provenance(scene, config, reward),
             env=_env_id(scene),
-            env_kwargs={"form": form},
+            env_kwargs=kwargs,
             card=Card(description=f"OGBench's {config.oracle.kind} oracle on cube-{scene}."),
         )
     env.close()

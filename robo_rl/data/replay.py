@@ -97,6 +97,12 @@ class ReplayBuffer:
         environment was reset by hand, a robot was stopped, a run was resumed."""
         self._current_stream += 1
 
+    def fill_episode(self, key: str, value: Any) -> None:
+        """Write into `key`, in every row of the newest episode, what only its end tells."""
+        newest = self._stream[self._head - 1]
+        rows = np.flatnonzero(self._stream[: self._size] == newest)
+        _assign(self._data[key], rows, value)
+
     def add_episode(self, episode: Episode, discount: float | None = None) -> None:
         """Append a whole episode. With `discount`, its Monte-Carlo returns fill `mc_returns`."""
         flat = flatten_episodes([episode])

@@ -6,6 +6,7 @@ A batch is a mapping of arrays that share a leading batch axis B:
 - `masks` (B,): 1 - terminated. A time limit keeps its bootstrap.
 - `discounts` (B,), optional: the factor on the bootstrap of n-step rows, in place of
   `config.discount`. With n-step rows, `next_observations` and `masks` are those n steps on.
+- `succeeded` (B,), from the online loop: 1 where the row's episode is over and reached its goal.
 
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
@@ -31,6 +32,7 @@ BATCH_KEYS = (
     "next_observations",
     "masks",
     "discounts",
+    "succeeded",
 )
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl.data.returns import n_step
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.nn import optimise
@@ -37,6 +38,8 @@ class OfflineLoop:
     seed: int = 0
     seeds: int = 1
     """Train seeds `seed`, `seed` + 1, ... in one `vmap`; every array then leads with that axis."""
+    n_step: int = 1
+    """Steps of reward before the bootstrap; above 1, transitions need their `episode_id`."""
     normalise: bool = True
     """Standardise observations by the statistics of the data."""
     min_std: float = 1e-2
@@ -45,7 +48,7 @@ class OfflineLoop:
     """Data up to this size stays on the device; more is gathered on the host."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "seeds"):
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "seeds", "n_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"OfflineLoop.{name} must be >= 1, got {getattr(self, name)}")
         for name in ("checkpoint_every", "evaluate_every"):
@@ -73,7 +76,7 @@ def train(
     `checkpoint_every` and at the end. Raises NonFiniteLoss before a checkpoint could be made of it.
     """
     monitor = Silent() if monitor is None else monitor
-    data = _checked(batch_of(transitions))
+    data = _checked(batch_of(_stretched(transitions, config, loop)))
     step, state = (0, initial_state(agent, config, data, loop)) if start is None else start
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
@@ -202,6 +205,14 @@ class _Source:
     def chosen(self, step: int) -> np.ndarray:
         """Row numbers ([S,] B) of update `step`."""
         return np.asarray(_draw(self.keys, jnp.asarray(step), self.size, self.rows))
+
+
+def _stretched(transitions: Transitions, config: Any, loop: OfflineLoop) -> Transitions:
+    """n-step rows, where the loop asks for them."""
+    if loop.n_step == 1:
+        return transitions
+    stretched = n_step(dict(transitions), loop.n_step, config.discount)
+    return {name: np.asarray(value) for name, value in stretched.items()}
 
 
 def _checked(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

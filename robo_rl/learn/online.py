@@ -223,6 +223,7 @@ class _Run:
             if ended or self.env_steps >= self.loop.env_steps:
                 break
         self.episodes += 1
+        self.buffer.fill_episode("succeeded", np.float32(success))
         self.buffer.cut()
         self._note({"episode_return": total, "episode_length": length, "episode_success": success})
 
@@ -238,6 +239,7 @@ class _Run:
                 "next_observations": np.asarray(next_obs, np.float32),
                 "terminated": bool(terminated),
                 "truncated": bool(truncated),
+                "succeeded": np.float32(0.0),
             }
         )
         self.env_steps += 1
@@ -338,6 +340,7 @@ def _buffers(
         if offline is None:
             raise ValueError("finetune: this recipe needs offline transitions, got none")
         rows = {key: offline[key] for key in _STORED}
+        rows["succeeded"] = np.zeros(len(rows["rewards"]), np.float32)
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
         return mixed, ReplayBuffer.from_transitions(rows, loop.capacity)
@@ -349,6 +352,7 @@ def _buffers(
         "next_observations": obs,
         "terminated": False,
         "truncated": False,
+        "succeeded": np.float32(0.0),
     }
     return mixed, ReplayBuffer(loop.capacity, example)
 

@@ -110,6 +110,18 @@ def test_a_cut_separates_what_nothing_ended():
     np.testing.assert_array_equal(batch["masks"], [1, 1, 1])
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_the_end_of_an_episode_tells_is_written_into_its_rows_only(ended):
+    buffer = ReplayBuffer(4, {**EXAMPLE, "succeeded": np.float32(0.0)})
+    for number in range(6):  # the first episode loses its start to the ring
+        last = number == 3 or (ended and number == 5)
+        buffer.add({**step(number, truncated=last), "succeeded": np.float32(0.0)})
+    buffer.fill_episode("succeeded", np.float32(1.0))
+    batch = everything(buffer, n=1, discount=1.0)
+    np.testing.assert_array_equal(batch["observations"][:, 0], [4, 5, 2, 3])
+    np.testing.assert_array_equal(batch["succeeded"], [1, 1, 0, 0])
+
+
 def test_one_long_stream_in_a_full_ring_does_not_bite_its_tail():
     buffer = ReplayBuffer(3, EXAMPLE)
     for number in range(3):

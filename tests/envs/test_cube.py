@@ -72,6 +72,20 @@ def test_single_form_is_task_two_unless_told_otherwise() -> None:
         assert np.abs(placed - infos[number - 1]["init_xyzs"][0]).max() <= 0.01
 
 
+def test_relative_positions_are_the_ways_from_tool_to_cube_and_from_cube_to_goal() -> None:
+    task = make_task(scene="double", form="single", relative_positions=True)
+    task.start(np.random.default_rng(0), {})
+    cubes = np.array([[0.3, 0.1, 0.02], [0.5, -0.2, 0.06]])
+    state = state_with(cubes)
+    row = task.observe(state)
+    assert row.shape == (task.observation_size,)
+    ways = np.hstack([cubes - state.tool.position_m, task.goal_m - cubes])
+    np.testing.assert_allclose(row[-12:].reshape(2, 6), 10.0 * ways, atol=1e-12)
+    plain = make_task(scene="double", form="single")
+    plain.start(np.random.default_rng(0), {})
+    np.testing.assert_array_equal(row[:-12], plain.observe(state))
+
+
 def test_goal_form_draws_every_task_and_takes_one_by_option() -> None:
     task, rng = make_task(), np.random.default_rng(0)
     drawn = set()
@@ -148,7 +162,13 @@ def test_preset_tasks_have_one_target_an_episode() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scene": "nine"}, {"form": "x"}, {"form": "data", "task_id": 1}]
+    "wrong",
+    [
+        {"scene": "nine"},
+        {"form": "x"},
+        {"form": "data", "task_id": 1},
+        {"relative_positions": True, "goal_in_observation": False},
+    ],
 )
 def test_an_unknown_task_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="CubeTaskConfig"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import bc, iql
+from robo_rl.data.returns import n_step
 from robo_rl.learn import offline
 from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
@@ -51,6 +52,13 @@ def test_reports_and_checkpoints_come_when_they_should(data):
     offline.train(bc, BC, data, dataclasses.replace(LOOP, steps=45), monitor=memory)
     assert [row["step"] for row in memory.rows] == [10, 20, 30, 40, 45]
     assert sorted(memory.saved) == [20, 40, 45]
+
+
+def test_n_step_rows_are_those_of_the_data_module(data):
+    loop = dataclasses.replace(LOOP, n_step=3)
+    state = offline.train(iql, IQL, data, loop)
+    stretched = n_step(data, 3, IQL.discount)
+    _assert_equal(state, offline.train(iql, IQL, stretched, LOOP))
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data):

@@ -105,6 +105,33 @@ def test_wsrl_starts_with_the_moments_it_was_given_and_no_offline_row_in_its_buf
     assert not any(row.tobytes() in offline_rows for row in rows)
 
 
+class EverySecond(gymnasium.Wrapper):
+    """`Reach` in which every second episode is the expert's, and the others stand still."""
+
+    def __init__(self):
+        super().__init__(Reach())
+        self.outcomes = []
+
+    def reset(self, **options):
+        self.outcomes.append([])
+        self._obs, info = super().reset(**options)
+        return self._obs, info
+
+    def step(self, action):
+        expert = len(self.outcomes) % 2 == 0
+        self._obs, *rest = super().step(reach_expert(self._obs) if expert else 0.0 * action)
+        self.outcomes[-1].append(rest[-1]["success"])
+        return self._obs, *rest
+
+
+def test_rows_say_whether_their_episode_reached_the_goal():
+    env, memory = EverySecond(), Memory()
+    _finetune(dataclasses.replace(RECIPE, warmup_steps=60), monitor=memory, env=env)
+    expected = [any(outcome) for outcome in env.outcomes for _ in outcome]
+    assert 0 < sum(expected) < len(expected)
+    np.testing.assert_array_equal(memory.saved[60]["buffer/data/succeeded"], expected)
+
+
 def test_a_seeded_buffer_holds_the_offline_rows_first(data):
     recipe = dataclasses.replace(RECIPE, seed_buffer_with_offline=True)
     memory = Memory()

@@ -1,0 +1,22 @@
+import pytest
+
+from robo_rl.data.minari_io import open_dataset
+from robo_rl.envs.collect import CollectConfig
+from robo_rl.launch import datasets
+
+ENV = {"scene": "single", "form": "random", "relative_positions": True}
+
+
+def test_a_dataset_remembers_what_its_observations_show(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    datasets.record("cube/relative-v0", CollectConfig(episodes=1, env=ENV))
+    dataset = open_dataset("cube/relative-v0")
+    assert dataset.transitions()["observations"].shape[1] == 28 + 3 + 6
+    assert dataset.env_spec.kwargs["relative_positions"] is True
+
+
+def test_relative_positions_cannot_be_relabelled_for_another_goal(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="leave out the task or relative_positions"):
+        datasets.record("cube/relative-v0", CollectConfig(episodes=1, env=ENV), task=1)
+    assert list(tmp_path.iterdir()) == []
