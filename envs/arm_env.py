@@ -150,6 +150,23 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._outcome = self.task.outcome(self.state)
         return self._observation, self._info(self.state)
 
+    def set_state(
+        self, qpos: np.ndarray, qvel: np.ndarray, goal: np.ndarray, target_cube: int
+    ) -> None:
+        """Put a simulated scene under a recorded goal and into a recorded state, as the infos of a
+        step name them, to judge it by `reward_of_state`. Call `reset` before the next step.
+        """
+        if self._physics is None:
+            raise ValueError("ArmEnv.set_state: only a simulated scene can be put into a state")
+        self.robot.disarm()
+        self.task.restore_goal(goal, target_cube)
+        self._physics.restore(qpos, qvel)
+        self._state = self._physics.read()
+
+    def reward_of_state(self) -> float:
+        """What the task pays for the present state."""
+        return self.task.outcome(self.state).reward
+
     def render(self) -> np.ndarray | None:
         """An RGB image (H, W, 3) of the simulated scene."""
         if self.render_mode is None or self._physics is None:

@@ -144,6 +144,11 @@ class CubeTask(Task):
         xyz = np.stack([state.objects[name].position_m for name in self.objects])
         self._draw_target(rng, xyz, p_stack)
 
+    def restore_goal(self, goal: np.ndarray, target_cube: int) -> None:
+        """Targets (3 n,) of all cubes in m, and which cube is to be moved."""
+        self._set_goal(np.asarray(goal, dtype=float).reshape(len(self.objects), 3))
+        self._target_cube = int(target_cube)
+
     def observe(self, state: ArmState) -> np.ndarray:
         """Joints, joint velocities, tool, gripper, cubes; then, where they are asked for, the goal
         and the ways to it."""

@@ -61,6 +61,10 @@ class Task(abc.ABC):
         """The observation of a state in the form that goals have, without a goal appended."""
         return self.observe(state)
 
+    def restore_goal(self, goal: np.ndarray, target_cube: int) -> None:
+        """Take up a recorded goal, for judging recorded states."""
+        raise ValueError(f"{type(self).__name__}: this task has no goal that can be restored")
+
     def new_target(self, rng: np.random.Generator, state: ArmState, p_stack: float) -> None:
         """Draw another target within the episode, for data collection."""
         raise ValueError(f"{type(self).__name__}: this form of the task has one target an episode")

@@ -241,6 +241,20 @@ class MujocoDevice(Device, SceneReset):
         self.move_targets(targets)
         mujoco.mj_forward(self.model, self.data)
 
+    def restore(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put the whole scene into a recorded state, (nq,) and (nv,), the arm holding its joints.
+        The clock runs on.
+        """
+        for name, value, size in (("qpos", qpos, self.model.nq), ("qvel", qvel, self.model.nv)):
+            if np.shape(value) != (size,) or not np.isfinite(value).all():
+                raise ValueError(
+                    f"restore: {name} must be {size} finite numbers, got {np.shape(value)}"
+                )
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:], self.data.qvel[:] = qpos, qvel
+        self._forget(self._arm_q.copy())
+        mujoco.mj_forward(self.model, self.data)
+
     def move_targets(self, targets: Mapping[str, Pose]) -> None:
         """Move the target markers; those not named are hidden under the table."""
         for mocap in self._targets.values():

@@ -230,3 +230,22 @@ def test_the_spec_of_an_environment_is_json_and_makes_the_same_again() -> None:
     assert arm._physics.gap == DomainGap(tool_offset_m=(0.01, 0.0, 0.0), delay_s=0.01)
     assert arm.robot.config.velocity_scale == 0.5
     assert arm.robot.barrier.config.keep_out == ((0.4, 0.3, 0.2, 0.05),)
+
+
+def test_a_recorded_state_is_judged_under_its_own_goal_and_a_reset_goes_on_from_there():
+    env = make_cube_env(form="random")
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.zeros(5, np.float32))
+    qpos, qvel, goal = info["qpos"], info["qvel"], info["goal_m"].ravel()
+    env.reset(seed=1)
+    env.set_state(qpos, qvel, goal, 0)
+    assert env.reward_of_state() == reward == -1.0
+    np.testing.assert_array_equal(env._physics.data.qpos, qpos)
+    placed = env.state.objects["cube_0"].position_m
+    env.set_state(qpos, qvel, placed, 0)
+    assert env.reward_of_state() == 0.0
+    env.reset(seed=0)
+    again = env.step(np.zeros(5, np.float32))
+    np.testing.assert_array_equal(again[4]["qpos"], qpos)
+    with pytest.raises(ValueError, match="finite numbers"):
+        env.set_state(qpos[:-1], qvel, goal, 0)

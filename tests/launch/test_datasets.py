@@ -1,7 +1,10 @@
 import pytest
 
+from robo_rl.data.check import check
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs.collect import CollectConfig
+from robo_rl.envs.cube import CubeTask
+from robo_rl.envs.task import Outcome
 from robo_rl.launch import datasets
 
 ENV = {"scene": "single", "form": "random", "relative_positions": True}
@@ -20,3 +23,15 @@ def test_relative_positions_cannot_be_relabelled_for_another_goal(tmp_path, monk
     with pytest.raises(ValueError, match="leave out the task or relative_positions"):
         datasets.record("cube/relative-v0", CollectConfig(episodes=1, env=ENV), task=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rewards_of_our_own_data_are_replayed_in_the_recovered_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    datasets.record("cube/relative-v0", CollectConfig(episodes=2, env=ENV))
+    dataset = open_dataset("cube/relative-v0")
+    assert dataset.transitions()["terminated"].any()
+    report = check(dataset)
+    assert "reward" in report.passed
+    assert report.exit_code == 0
+    monkeypatch.setattr(CubeTask, "outcome", lambda *_: Outcome(0.5, False, False))
+    assert "reward_differs" in {finding.code for finding in check(dataset).findings}
