@@ -68,8 +68,9 @@ class BarrierConfig:
     """Box for the tool point. The default holds OGBench's targets and home with room to swing."""
     keep_out: tuple[tuple[float, float, float, float], ...] = ()
     """Spheres (x, y, z, radius) that no part of the arm beyond the shoulder may enter."""
-    keep_out_margin_m: float = 0.02
-    """Extra distance to spheres: the arm lags behind its command and cuts corners."""
+    keep_out_margin_m: float = 0.03
+    """Extra distance to spheres: the arm lags behind its command and cuts corners, and its tool may
+    sit up to about 2 cm from where the model has it."""
     held_object_m: float = 0.035
     """Radius around the tool point that is kept out too; a 4 cm cube's corner is at 0.035."""
     alpha: float = 10.0

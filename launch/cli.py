@@ -341,6 +341,8 @@ class Deploy:
     """Strength of the domain gap of the twin that is started."""
     keep_out: tuple[float, float, float, float] | None = None
     """Centre x y z and radius of a sphere that no part of the hand may enter, m, base frame."""
+    keep_out_margin: float | None = None
+    """Distance in m that the filter keeps beyond the sphere; none takes the filter's default."""
     filter: bool = True
     """The barrier filter. The other guards have no switch here."""
     out: pathlib.Path = pathlib.Path("runs/deploy")

@@ -56,6 +56,7 @@ class Plan:
     domain_id: int
     gap: DomainGap = dataclasses.field(default_factory=DomainGap)
     keep_out: tuple[Sphere, ...] = ()
+    keep_out_margin_m: float = BarrierConfig.keep_out_margin_m
     filter: bool = True
     twin: bool = True
     """Start a twin; otherwise an arm is on the bus already."""
@@ -73,7 +74,6 @@ class Outcome:
     clearance_m: float
     """Smallest true distance to a keep-out sphere; below 0 is a violation. NaN: not measured."""
     fault: str
-    reasons: Mapping[str, int]
     film: Episode
     margins: np.ndarray
     """(T, 2): time in s, true distance in m."""
@@ -93,6 +93,8 @@ class Deployment:
     robot_misses: int
     worst_lateness_s: float
     """Of the robot process."""
+    reasons: Mapping[str, int]
+    """How often the guards gave each reason, once a tick at most."""
     excess: Mapping[str, float]
     """How far the worst command that was sent lies beyond each limit; <= 0 is within."""
     recording: pathlib.Path
@@ -125,6 +127,7 @@ class Deployment:
             "robot_ticks": self.robot_ticks,
             "robot_deadline_misses": self.robot_misses,
             "robot_worst_lateness_ms": 1e3 * self.worst_lateness_s,
+            "guard_reasons": dict(self.reasons),
             "limit_excess": dict(self.excess),
             "faults": sorted({outcome.fault for outcome in self.outcomes} - {""}),
         }
@@ -172,6 +175,7 @@ def run(plan: Plan) -> Deployment:
         health.ticks,
         health.deadline_misses,
         health.worst_lateness_s,
+        health.reasons,
         excess,
         recording,
     )
@@ -185,7 +189,7 @@ def film_episode(deployment: Deployment) -> Episode:
 
 def deploy(options: "cli.Deploy") -> int:
     """`robo-rl deploy`."""
-    gap = gaps.quickstart(options.gap)
+    gap, margin = gaps.quickstart(options.gap), options.keep_out_margin
     plan = Plan(
         policy=options.policy,
         out=options.out,
@@ -193,6 +197,7 @@ def deploy(options: "cli.Deploy") -> int:
         domain_id=options.domain,
         gap=DomainGap(**gap) if gap else DomainGap(),
         keep_out=(options.keep_out,) if options.keep_out else (),
+        **({} if margin is None else {"keep_out_margin_m": margin}),
         filter=options.filter,
         twin=not options.attach,
         task_id=options.task,
@@ -266,7 +271,11 @@ def _processes(
             twin = TwinScene(Ros2Link(plan.domain_id, node_name="robo_rl_deploy"))
             twin.open()
             stack.callback(twin.close)
-        barrier = BarrierConfig(keep_out=plan.keep_out) if plan.filter else None
+        barrier = None
+        if plan.filter:
+            barrier = BarrierConfig(
+                keep_out=plan.keep_out, keep_out_margin_m=plan.keep_out_margin_m
+            )
         config = RobotProcessConfig(
             socket=str(folder / "private" / "robot.sock"),
             domain_id=plan.domain_id,
@@ -301,15 +310,12 @@ def _episode(
     observation, info = env.reset(seed=seed)
     _truths(twin)  # drop those from before the episode
     states, truths = [env.state], []
-    reasons: dict[str, int] = {}
     success, fault = False, ""
     began = time.monotonic()
     for _ in range(MAX_STEPS):
         observation, _, terminated, truncated, info = env.step(policy.act(observation))
         states.append(env.state)
         truths += _truths(twin)
-        for reason in info.get("guard_reasons", ()):
-            reasons[reason] = reasons.get(reason, 0) + 1
         success, fault = bool(info["success"]), str(info.get("fault", ""))
         if terminated or truncated:
             break
@@ -324,7 +330,6 @@ def _episode(
         len(states) - 1,
         float(margins[:, 1].min()) if len(margins) else float("nan"),
         fault,
-        reasons,
         _film(states, env.task.targets, plan.keep_out, 1.0 / env.period_s),
         margins,
     )

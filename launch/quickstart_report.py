@@ -9,7 +9,6 @@ from robo_rl.runs import report
 from robo_rl.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
-    from robo_rl.launch.deploy import Deployment
     from robo_rl.launch.quickstart import Results
 
 
@@ -18,7 +17,10 @@ def write_report(out: pathlib.Path, summary: dict[str, Any], results: "Results")
     sections = [
         ("Success along the path", _success(summary)),
         ("Demonstrations", _demonstrations(summary, results)),
-        ("Learning offline", _curves(out / "offline", ("actor_loss",), "update")),
+        (
+            "Learning offline",
+            _curves(out / "offline", ("critic_loss", "q", "action_mse"), "update"),
+        ),
         ("Finetuning online", _online(out)),
         ("Deployed over ROS 2", _deployed(summary, results)),
         ("Distance to the keep-out region", _margins(results)),
@@ -112,13 +114,9 @@ def _deployed(summary: dict[str, Any], results: "Results") -> list[str]:
 
 def _reasons(results: "Results") -> str:
     deployments = results.deployments
-    codes = sorted({code for d in deployments.values() for o in d.outcomes for code in o.reasons})
-    rows = [[code, *(_count(d, code) for d in deployments.values())] for code in codes]
-    return report.table(["what the guards said, control periods", *deployments], rows)
-
-
-def _count(deployment: "Deployment", code: str) -> int:
-    return sum(outcome.reasons.get(code, 0) for outcome in deployment.outcomes)
+    codes = sorted({code for d in deployments.values() for code in d.reasons})
+    rows = [[code, *(d.reasons.get(code, 0) for d in deployments.values())] for code in codes]
+    return report.table(["what the guards said, ticks of the robot process", *deployments], rows)
 
 
 def _margins(results: "Results") -> list[str]:

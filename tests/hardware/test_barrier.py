@@ -286,7 +286,7 @@ def test_every_length_in_the_config_reaches_the_heights(model):
 
     raised = change(table_z_m=0.1)
     np.testing.assert_allclose(base["table/forearm_0"] - raised["table/forearm_0"], 0.1)
-    closer = change(keep_out_margin_m=0.05)
+    closer = change(keep_out_margin_m=BarrierConfig.keep_out_margin_m + 0.03)
     np.testing.assert_allclose(base["keep_out_0/tool"] - closer["keep_out_0/tool"], 0.03)
     bigger = change(held_object_m=0.045)
     np.testing.assert_allclose(base["keep_out_0/tool"] - bigger["keep_out_0/tool"], 0.01)
