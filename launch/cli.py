@@ -64,6 +64,8 @@ class Collect:
     """Chance of a uniformly random action at each step."""
     task: int | None = None
     """Relabel rewards for this single task (1 to 5); none keeps the goal-conditioned reward."""
+    relative_positions: bool = False
+    """Let the observations also show the ways from tool to cube and from cube to goal."""
     workers: int = 2
     """Processes that collect side by side; the data do not depend on it."""
     seed: int = 0

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from robo_rl.data import check as checking
@@ -30,7 +31,11 @@ def collect(options: "cli.Collect") -> int:
     scene = options.env.removeprefix("cube-")
     config = collecting.CollectConfig(
         episodes=options.episodes,
-        env={"scene": scene, "form": "random"},
+        env={
+            "scene": scene,
+            "form": "random",
+            "relative_positions": options.relative_positions,
+        },
         oracle=OracleConfig(
             kind=options.oracle,
             noise=options.noise,
@@ -81,6 +86,25 @@ def record(dataset: str, config: collecting.CollectConfig, task: int | None = No
     return str(folder)
 
 
+def learning_setting(dataset: str) -> tuple[dict[str, Any], float]:
+    """The environment to learn and be judged in after this data, and what to add to its rewards.
+
+    The environment shows what the data show. With the goal drawn anew it pays 1 at success, where
+    recorded episodes paid -1 before it: on one scale, both can be learned from together.
+    """
+    opened = open_dataset(dataset, download=True)
+    spec, provenance = opened.env_spec, opened.provenance
+    if spec is None or not spec.id.startswith(_PREFIX) or provenance is None:
+        return {"scene": "single", "form": "goal"}, 0.0
+    shown = {name: value for name, value in spec.kwargs.items() if name in _SHOWN_BY}
+    env = {"scene": spec.id.removeprefix(_PREFIX).removesuffix("-v0").lower(), **shown}
+    goal = provenance.reward.detail.get("goal_xyz_m")
+    for number, task in enumerate(cube.task_infos(env["scene"]), start=1):
+        if isinstance(goal, list) and np.array_equal(task["goal_xyzs"], goal):
+            return {**env, "form": "single", "task_id": number}, 0.0
+    return {**env, "form": "goal"}, 0.0 if spec.kwargs.get("form") == "data" else 1.0
+
+
 def import_npz(options: "cli.Import") -> int:
     """Import a released file of OGBench and check it."""
     folder = import_ogbench.import_npz(
@@ -110,6 +134,8 @@ def show() -> int:
     return 0
 
 
+_PREFIX = "robo_rl/Cube"
+_SHOWN_BY = ("goal_in_observation", "relative_positions")
 _REWARD = RewardLabel(source="environment", version="1", timing="post")
 
 
@@ -119,7 +145,7 @@ def _episodes(config: collecting.CollectConfig, progress: Any) -> Iterator[Episo
 
 
 def _env_id(scene: str) -> str:
-    return f"robo_rl/Cube{scene.capitalize()}-v0"
+    return f"{_PREFIX}{scene.capitalize()}-v0"
 
 
 def _provenance(scene: str, config: collecting.CollectConfig, reward: RewardLabel) -> Provenance:

@@ -17,7 +17,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
 from robo_rl.launch import evaluation, gaps
-from robo_rl.launch.datasets import CONTROL_HZ
+from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of
 from robo_rl.learn.offline import OfflineLoop
@@ -247,7 +247,9 @@ def train(options: "cli.Train") -> int:
         seeds=options.seeds,
     )
     out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
-    run = start_offline(out, options.agent, config, DataView(options.dataset), loop)
+    env, shift = learning_setting(options.dataset)
+    view = DataView(options.dataset, reward_shift=shift)
+    run = start_offline(out, options.agent, config, view, loop, env)
     print(f"trained; next: robo-rl eval {run.path}")
     return 0
 
