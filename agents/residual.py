@@ -30,7 +30,6 @@ from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
 
 TRAINS = ("correction", "whole")
-ANCHORS = ("base", "successes")
 RESETS = ("critic", "optimiser")
 
 
@@ -51,10 +50,10 @@ class Config:
     scale: float = 0.2
     """Largest correction, in units of the action."""
     anchor_weight: float = 0.0
-    """Weight of the mean squared distance to the anchor in the actor's loss."""
-    anchor: str = "base"
-    """"base": the base's action. "successes": the batch's own action where `succeeded` says that
-    its episode reached the goal, the base's elsewhere; what worked once is imitated."""
+    """Weight of the mean squared distance to the base's action in the actor's loss."""
+    success_weight: float = 0.0
+    """Above 0, rows whose episode reached the goal (`succeeded`) are drawn to their own action with
+    this weight instead: what worked once is imitated."""
     exploration_std: float = 0.05
     """Of the noise on the executed action, and on the target actor's."""
     noise_clip: float = 0.3
@@ -78,7 +77,7 @@ class Config:
         checks.positive("residual.Config.utd", self.utd)
         checks.fraction("residual.Config.scale", self.scale)
         checks.not_negative("residual.Config.anchor_weight", self.anchor_weight)
-        checks.one_of("residual.Config.anchor", self.anchor, ANCHORS)
+        checks.not_negative("residual.Config.success_weight", self.success_weight)
         checks.not_negative("residual.Config.exploration_std", self.exploration_std)
         checks.not_negative("residual.Config.noise_clip", self.noise_clip)
         low, high = self.target_low, self.target_high
@@ -262,24 +261,25 @@ def _critic_step(
     return new, metrics
 
 
-def _anchor(config: Config, batch: Batch, base: jax.Array) -> jax.Array:
-    """The action (B, A) that the actor's loss keeps it near to."""
-    if config.anchor == "base":
-        return base
-    return jnp.where(batch["succeeded"][:, None] > 0.0, batch["actions"], base)
+def _anchor(config: Config, batch: Batch, base: jax.Array) -> tuple[jax.Array, jax.Array | float]:
+    """The action (B, A) that the actor's loss keeps it near to, and with which weight (B, 1)."""
+    if config.success_weight == 0.0:
+        return base, config.anchor_weight
+    won = batch["succeeded"][:, None] > 0.0
+    weight = jnp.where(won, config.success_weight, config.anchor_weight)
+    return jnp.where(won, batch["actions"], base), weight
 
 
 def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of the actor and of its target. Neither critics nor base move."""
     obs = state.normaliser(batch["observations"])
     base = policies.mean_action(config.base, state.base, obs)
-    anchor = _anchor(config, batch, base)
+    anchor, weight = _anchor(config, batch, base)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         actions = _action(config, params, obs, base)
         q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, actions)
-        distance = jnp.mean(jnp.square(actions - anchor))
-        actor_loss = config.anchor_weight * distance - jnp.mean(q)
+        actor_loss = jnp.mean(weight * jnp.square(actions - anchor)) - jnp.mean(q)
         return actor_loss, {
             "actor_loss": actor_loss,
             "correction": jnp.mean(jnp.abs(actions - base)),

@@ -120,13 +120,13 @@ RECIPES: Mapping[str, Recipe] = {
         n_step=3,
     ),
     # Measured on cube-single with a shifted tool: the whole policy by TD3 from IQL's networks,
-    # anchored to what reached the goal, and to the first policy elsewhere.
+    # drawn to what reached the goal, and kept near the first policy elsewhere.
     "quickstart": Recipe(
         agent="residual",
         start="learned",
         warmup_steps=9_000,
-        noise_std=0.12,
-        noise_smoothing=0.5,
+        noise_std=0.2,
+        noise_smoothing=0.9,
         noise_varied=True,
         critic_only_updates=2_000,
         batch_size=128,
@@ -135,8 +135,8 @@ RECIPES: Mapping[str, Recipe] = {
         n_step=3,
         options=(
             ("trains", "whole"),
-            ("anchor", "successes"),
-            ("anchor_weight", 0.1),
+            ("anchor_weight", 0.03),
+            ("success_weight", 0.3),
             ("exploration_std", 0.1),
             ("actor_lr", 2e-4),
             ("discount", 0.98),

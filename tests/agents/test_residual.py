@@ -115,26 +115,30 @@ def test_the_whole_policy_starts_as_the_base_and_leaves_it_only_where_it_is_told
 
 
 @quick
-def test_the_anchor_is_what_succeeded_and_the_base_elsewhere(batch):
-    """Two rows: one of an episode that reached the goal, one of an episode that did not."""
+def test_what_succeeded_is_imitated_and_the_rest_is_kept_near_the_base(batch):
+    """Two rows: one of an episode that reached the goal, one of an episode that did not. The actor
+    has left the base, so that both terms count."""
     config = residual.Config(
         trains="whole",
         base=SMALL,
         critic=NORMED,
         critics=2,
         utd=1,
-        anchor="successes",
-        anchor_weight=4.0,
+        anchor_weight=3.0,
+        success_weight=4.0,
     )
     state = residual.init(config, jax.random.key(0), batch)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, state.params["actor"])
+    state = dataclasses.replace(state, params={**state.params, "actor": moved})
     two = {name: value[:2] for name, value in batch.items()}
     two["succeeded"] = np.array([1.0, 0.0], np.float32)
     after, metrics = UPDATE(config, state, two)
-    base = policies.mean_action(SMALL, state.base, two["observations"])
-    q = apply_ensemble(Scalar(NORMED), after.params["critic"], two["observations"], base)
-    # The policy starts as the base: only the row that succeeded is away from its anchor.
-    distance = np.sum(np.square(np.asarray(base)[0] - two["actions"][0])) / base.size
-    expected = 4.0 * distance - float(q.mean())
+    base = np.asarray(policies.mean_action(SMALL, state.base, two["observations"]))
+    action = np.asarray(policies.mean_action(SMALL, moved, two["observations"]))
+    q = apply_ensemble(Scalar(NORMED), after.params["critic"], two["observations"], action)
+    own = 4.0 * np.sum(np.square(action[0] - two["actions"][0]))
+    anchored = 3.0 * np.sum(np.square(action[1] - base[1]))
+    expected = (own + anchored) / action.size - float(q.mean())
     assert float(metrics["actor_loss"]) == pytest.approx(expected, rel=1e-4)
 
 
