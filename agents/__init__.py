@@ -4,7 +4,11 @@ from collections.abc import Mapping
 
 from robo_rl.agents import (
     bc,
+    flowbc,
+    fql,
+    ifql,
     iql,
+    qc,
     residual,
     sac,
 )
@@ -12,7 +16,11 @@ from robo_rl.learn.contract import Agent
 
 AGENTS: Mapping[str, Agent] = {
     "bc": bc,
+    "flowbc": flowbc,
+    "fql": fql,
+    "ifql": ifql,
     "iql": iql,
+    "qc": qc,
     "residual": residual,
     "sac": sac,
 }

@@ -2,6 +2,17 @@
 
 The folder holds `policy.json` (what to compute, on what, at which rate) and `arrays.npz` (without
 pickle). The digest in the description covers the arrays; a folder that does not match is refused.
+
+`kind` says how an action comes about, x being the standardised observation and z standard normal:
+
+- "tanh_mlp": tanh(policy(x)).
+- "residual": clip(base + scale * tanh(correction(x, base))), the base being that tanh.
+- "one_step": clip(policy(x, z)).
+- "flow": z, moved by policy(x, z, t) / steps for t = 0, 1 / steps, ..., then clipped.
+- "best_of_n": that one of `samples` flow actions for which the critics' aggregate is highest.
+
+Where `action.chunk` is H > 1, the network's action is H actions of the robot, to be played in
+order.
 """
 
 import dataclasses
@@ -17,6 +28,8 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+KINDS = ("tanh_mlp", "residual", "one_step", "flow", "best_of_n")
+AGGREGATES = ("mean", "min")
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 
 
@@ -70,7 +83,7 @@ class _Layer:
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """tanh(last layer of a perceptron), (..., I) to (..., A)."""
+    """A perceptron, (..., I) to (..., A), linear at the end."""
 
     layers: tuple[_Layer, ...]
     activation: str
@@ -86,7 +99,7 @@ class _Network:
             x = activation(x)
             if self.layer_norm == "after":
                 x = self._normalise(x, layer)
-        out: np.ndarray = np.tanh(x @ self.layers[-1].kernel + self.layers[-1].bias)
+        out: np.ndarray = x @ self.layers[-1].kernel + self.layers[-1].bias
         return out
 
     def _normalise(self, x: np.ndarray, layer: _Layer) -> np.ndarray:
@@ -97,24 +110,47 @@ class _Network:
 
 
 class NumpyPolicy:
-    """A policy that acts with NumPy alone. The goal, where there is one, is in the observation."""
+    """A policy that acts with NumPy alone. The goal, where there is one, is in the observation.
+
+    `compute` is a pure function. `act` is for control: it plays chunks of actions open loop and
+    draws the noise of a stochastic policy, both from the last `reset` on.
+    """
 
     def __init__(self, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]):
         """From parts that `load` has read, or export is about to write."""
         self.description = description
+        self.kind = str(description["kind"])
+        if self.kind not in KINDS:
+            raise PolicyError(f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
         self.observation_size = int(description["observation"]["size"])
         self.action_size = int(description["action"]["size"])
+        self.chunk = int(description["action"].get("chunk", 1))
+        """H, the actions that are computed at once."""
         self.rate_hz = float(description["rate_hz"])
         self._mean = _float32(arrays, "normaliser/mean", (self.observation_size,))
         self._std = _float32(arrays, "normaliser/std", (self.observation_size,))
         if not (self._std > 0.0).all():
             raise PolicyError("normaliser/std must be > 0")
-        self._policy = _network(description, arrays, "policy", self.observation_size)
-        self._correction = None
-        if description["kind"] == "residual":
-            width = self.observation_size + self.action_size
-            self._correction = _network(description, arrays, "correction", width)
-            self._scale = np.float32(description["correction"]["scale"])
+        size, width = self.observation_size, self.chunk * self.action_size
+        extra = {"tanh_mlp": 0, "residual": 0, "one_step": width}.get(self.kind, width + 1)
+        self._policy = _network(description["policy"], arrays, "policy", size + extra, width)
+        self._critics: list[_Network] = []
+        if self.kind == "residual":
+            about = description["correction"]
+            self._correction = _network(about, arrays, "correction", size + width, width)
+            self._scale = np.float32(about["scale"])
+        if self.kind in ("flow", "best_of_n"):
+            self._steps = int(description["policy"]["steps"])
+        if self.kind == "best_of_n":
+            about = description["critic"]
+            self._critics = [
+                _network(about, arrays, f"critic/{member}", size + width, 1)
+                for member in range(int(about["members"]))
+            ]
+            self._aggregate = str(about["aggregate"])
+            if self._aggregate not in AGGREGATES:
+                raise PolicyError(f"unknown aggregate {self._aggregate!r}")
+        self.reset()
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "NumpyPolicy":
@@ -140,28 +176,90 @@ class NumpyPolicy:
         except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise PolicyError(f"policy in {path} is damaged: {error}; export it again") from error
 
+    def reset(self, seed: int = 0) -> None:
+        """An episode begins: drop what is left of a chunk, draw noise from `seed` on."""
+        self._queue: list[np.ndarray] = []
+        self._rng = np.random.default_rng(seed)
+
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions (..., A) in [-1, 1], float32, for observations (..., O)."""
+        """The next action (..., A), float32: of the chunk under way, or else of a new one.
+
+        Noise is NumPy's `default_rng(seed).standard_normal` in float32, seeded by `reset`.
+        """
+        if not self._queue:
+            rows = observation.shape[:-1]
+            shape = self.noise_shape(rows)
+            noise = None if shape is None else self._rng.standard_normal(shape, np.float32)
+            actions = self.compute(observation, noise).reshape(*rows, self.chunk, self.action_size)
+            self._queue = list(np.moveaxis(actions, -2, 0))
+        return self._queue.pop(0)
+
+    def noise_shape(self, rows: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Shape of the noise for `rows` of observations; None for a deterministic policy."""
+        width = self.chunk * self.action_size
+        if self.kind == "best_of_n":
+            return (*rows, int(self.description["samples"]), width)
+        return (*rows, width) if self.kind in ("one_step", "flow") else None
+
+    def compute(self, observation: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """Chunks (..., H * A) in [-1, 1], float32, for observations (..., O) and their noise."""
         if observation.shape[-1:] != (self.observation_size,):
             raise ValueError(
                 f"NumpyPolicy.act: observation must be (..., {self.observation_size}), "
                 f"got {observation.shape}"
             )
+        expected = self.noise_shape(observation.shape[:-1])
+        if (None if noise is None else noise.shape) != expected:
+            raise ValueError(
+                f"NumpyPolicy.compute: noise of a {self.kind} policy must be {expected}, "
+                f"got {None if noise is None else noise.shape}"
+            )
         x = (np.asarray(observation, np.float32) - self._mean) / self._std
-        action = self._policy(x)
-        if self._correction is None:
+        if noise is not None:
+            return self._sample(x, np.asarray(noise, np.float32))
+        action: np.ndarray = np.tanh(self._policy(x))
+        if self.kind == "tanh_mlp":
             return action
-        offset = self._scale * self._correction(np.concatenate([x, action], axis=-1))
-        return np.clip(action + offset, np.float32(-1.0), np.float32(1.0))
+        offset = self._scale * np.tanh(self._correction(np.concatenate([x, action], axis=-1)))
+        return _clip(action + offset)
+
+    def _sample(self, x: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        if self.kind == "one_step":
+            return _clip(self._policy(np.concatenate([x, noise], axis=-1)))
+        if self.kind == "flow":
+            return self._integrate(x, noise)
+        many = np.broadcast_to(x[..., None, :], (*noise.shape[:-1], x.shape[-1]))
+        actions = self._integrate(many, noise)
+        inputs = np.concatenate([many, actions], axis=-1)
+        each = np.stack([critic(inputs)[..., 0] for critic in self._critics])
+        scores = each.mean(axis=0) if self._aggregate == "mean" else each.min(axis=0)
+        best = scores.argmax(axis=-1)[..., None, None]
+        chosen: np.ndarray = np.take_along_axis(actions, best, axis=-2)[..., 0, :]
+        return chosen
+
+    def _integrate(self, x: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        point, steps = noise, np.float32(self._steps)
+        for index in range(self._steps):
+            time = np.full_like(point[..., :1], index / self._steps)
+            point = point + self._policy(np.concatenate([x, point, time], axis=-1)) / steps
+        return _clip(point)
+
+
+def _clip(action: np.ndarray) -> np.ndarray:
+    clipped: np.ndarray = np.clip(action, np.float32(-1.0), np.float32(1.0))
+    return clipped
 
 
 def _network(
-    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str, inputs: int
+    about: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    inputs: int,
+    outputs: int,
 ) -> _Network:
-    about = description[name]
     if about["activation"] not in ACTIVATIONS:
         raise PolicyError(f"unknown activation {about['activation']!r}")
-    widths = [inputs, *about["hidden"], description["action"]["size"]]
+    widths = [inputs, *about["hidden"], outputs]
     layers = []
     for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
         prefix = f"{name}/{index}"

@@ -167,6 +167,10 @@ class Train:
     """Method; `robo-rl train --agent ?` is answered with the list."""
     steps: int = 20_000
     """Gradient steps."""
+    n_step: int = 1
+    """Steps of reward before the bootstrap."""
+    chunk: int = 1
+    """Learn and play chunks of so many actions (agents qc and fql: 5 in the paper)."""
     seeds: int = 1
     """Seeds trained side by side in one vmap."""
     seed: int = 0

@@ -341,6 +341,7 @@ def _episode(
     clock: _Clock,
 ) -> Outcome:
     observation, info = env.reset(seed=seed)
+    policy.reset(seed)
     _truths(twin)  # drop those from before the episode
     states, truths = [env.state], []
     success, fault = False, ""

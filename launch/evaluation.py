@@ -90,4 +90,4 @@ def _start(policy: pathlib.Path, env: Mapping[str, Any]) -> None:
 
 
 def _evaluate(seeds: tuple[int, ...]) -> Episodes:
-    return evaluate(_env, _policy.act, seeds)
+    return evaluate(_env, _policy.act, seeds, begin=_policy.reset)

@@ -23,6 +23,7 @@ from robo_rl.learn.contract import Agent, State, Transitions, batch_of
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
+from robo_rl.nn import policies
 from robo_rl.runs import configs, sessions
 from robo_rl.runs import export as exporting
 from robo_rl.runs import report as reporting
@@ -207,14 +208,19 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
     trained = load(source)
     folder = out or trained.run.path / "policy"
     key = jax.random.key(0)
+    policy = trained.agent.policy(trained.config, trained.state)
+    observations = exporting.probe_observations(trained.transitions["observations"])
+    noise = policies.noise(policy, key, observations.shape[:-1])
 
     def act(observations: np.ndarray) -> np.ndarray:
         return np.asarray(
             trained.agent.act(trained.config, trained.state, jnp.asarray(observations), key)
         )
 
+    stored = trained.run.config
     interface = exporting.Interface(
         rate_hz=CONTROL_HZ,
+        chunk=(stored["recipe"] if stored["kind"] == "online" else stored["loop"])["chunk"],
         meta={
             "env": dict(trained.env),
             "arm": UR5E.name,
@@ -225,11 +231,12 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
     )
     difference = exporting.export(
         folder,
-        trained.agent.policy(trained.config, trained.state),
+        policy,
         interface,
         act=act,
-        observations=exporting.probe_observations(trained.transitions["observations"]),
+        observations=observations,
         load=NumpyPolicy.load,
+        noise=None if noise is None else np.asarray(noise),
     )
     return folder, difference
 
@@ -245,6 +252,8 @@ def train(options: "cli.Train") -> int:
         checkpoint_every=every * math.ceil(5_000 / every),
         seed=options.seed,
         seeds=options.seeds,
+        n_step=options.n_step,
+        chunk=options.chunk,
     )
     out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
     env, shift = learning_setting(options.dataset)

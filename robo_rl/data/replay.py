@@ -18,6 +18,7 @@ _REQUIRED = (
     "truncated",
 )
 _DERIVED = ("masks", "episode_id", "discounts")
+_REDRAWS = 20
 
 
 class ReplayBuffer:
@@ -126,25 +127,64 @@ class ReplayBuffer:
         self.cut()
 
     def sample(
-        self, rng: np.random.Generator, batch: int, n_step: int = 1, discount: float = 0.99
+        self,
+        rng: np.random.Generator,
+        batch: int,
+        n_step: int = 1,
+        discount: float = 0.99,
+        chunk: int = 1,
     ) -> Transitions:
         """A batch (B, ...) drawn uniformly with replacement.
 
         Adds `masks` (B,) = 1 - terminated and `discounts` (B,), the factor on the bootstrap:
-        target = rewards + discounts * masks * Q(next_observations).
+        target = rewards + discounts * masks * Q(next_observations). With `chunk` = H > 1 the rows
+        are those of `robo_rl.data.chunks`: `actions` (B, H * A), and only whole windows are drawn.
         """
         if not self._size:
             raise ValueError("ReplayBuffer.sample: the buffer is empty; add transitions first")
-        if n_step < 1:
-            raise ValueError(f"ReplayBuffer.sample: n_step must be >= 1, got {n_step}")
-        return self._gather(rng.integers(self._size, size=batch), n_step, discount)
+        for name, value in (("n_step", n_step), ("chunk", chunk)):
+            if value < 1:
+                raise ValueError(f"ReplayBuffer.sample: {name} must be >= 1, got {value}")
+        if chunk == 1:
+            return self._gather(rng.integers(self._size, size=batch), n_step, discount)
+        if n_step > 1:
+            raise ValueError(
+                "ReplayBuffer.sample: a chunk is its own n-step window; leave n_step at 1"
+            )
+        rows = self._chunk_starts(rng, batch, chunk)
+        out = self._gather(rows, chunk, discount)
+        actions = np.asarray(self._data["actions"])[self._windows(rows, chunk)]
+        out["actions"] = actions.reshape(batch, -1)
+        return out
+
+    def _chunk_starts(self, rng: np.random.Generator, batch: int, chunk: int) -> np.ndarray:
+        """Rows (B,) that chunk - 1 others follow, uniform among all such rows."""
+        rows = rng.integers(self._size, size=batch)
+        for _ in range(_REDRAWS):
+            cut = self._stops(self._windows(rows, chunk - 1)).any(axis=1)
+            if not cut.any():
+                return rows
+            rows[cut] = rng.integers(self._size, size=int(cut.sum()))
+        # Hardly any row starts a whole chunk: choose from those that do.
+        every = np.arange(self._size)
+        whole = every[~self._stops(self._windows(every, chunk - 1)).any(axis=1)]
+        if not len(whole):
+            raise ValueError(
+                f"ReplayBuffer.sample: no {chunk} transitions follow each other; "
+                "add longer episodes or use a shorter chunk"
+            )
+        return whole[rng.integers(len(whole), size=batch)]
+
+    def _windows(self, rows: np.ndarray, steps: int) -> np.ndarray:
+        window: np.ndarray = (rows[:, None] + np.arange(steps)) % self.capacity
+        return window
 
     def _gather(self, rows: np.ndarray, n_step: int, discount: float) -> Transitions:
         out = {key: take(value, rows) for key, value in self._data.items()}
         if n_step == 1:
             discounts = np.full(len(rows), discount, np.float32)
         else:
-            window = (rows[:, None] + np.arange(n_step)) % self.capacity
+            window = self._windows(rows, n_step)
             rewards = np.asarray(self._data["rewards"])[window]
             sums, last, discounts = window_returns(rewards, self._stops(window), discount)
             far = window[np.arange(len(rows)), last]

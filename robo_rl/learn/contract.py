@@ -8,6 +8,9 @@ A batch is a mapping of arrays that share a leading batch axis B:
   `config.discount`. With n-step rows, `next_observations` and `masks` are those n steps on.
 - `succeeded` (B,), from the online loop: 1 where the row's episode is over and reached its goal.
 
+Rows of chunked data are n-step rows whose `actions` (B, H * A) hold the H actions of the window one
+after the other. To an agent they are one action in a larger box.
+
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 
@@ -67,7 +70,7 @@ class Agent(Protocol):
         """Actions (..., A) in [-1, 1] for observations (..., O)."""
 
     def policy(self, config: Any, state: State) -> Policy:
-        """The deterministic policy, `act` without exploration, as data for export."""
+        """`act` without exploration as data for export; a stochastic one draws `policies.noise`."""
 
 
 def batch_of(transitions: Transitions) -> dict[str, np.ndarray]:

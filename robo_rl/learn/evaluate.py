@@ -81,10 +81,21 @@ def evaluation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
 
 
 def evaluate(
-    env: gymnasium.Env[Any, Any], policy: Callable[[np.ndarray], np.ndarray], seeds: Sequence[int]
+    env: gymnasium.Env[Any, Any],
+    policy: Callable[[np.ndarray], np.ndarray],
+    seeds: Sequence[int],
+    begin: Callable[[int], None] | None = None,
 ) -> Episodes:
-    """Run one episode a seed. An episode is a success if `info["success"]` was ever true."""
-    rows = [_episode(env, policy, seed) for seed in seeds]
+    """Run one episode a seed. An episode is a success if `info["success"]` was ever true.
+
+    `begin` is called with the seed before each episode: a policy that draws noise draws it from
+    there, and one that plays chunks of actions drops what is left of the last one.
+    """
+    rows = []
+    for seed in seeds:
+        if begin is not None:
+            begin(seed)
+        rows.append(_episode(env, policy, seed))
     if not rows:
         raise ValueError("evaluate: needs at least one seed")
     return Episodes(*(tuple(column) for column in zip(*rows, strict=True)))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl.data.chunks import chunk
 from robo_rl.data.returns import n_step
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
@@ -40,6 +41,8 @@ class OfflineLoop:
     """Train seeds `seed`, `seed` + 1, ... in one `vmap`; every array then leads with that axis."""
     n_step: int = 1
     """Steps of reward before the bootstrap; above 1, transitions need their `episode_id`."""
+    chunk: int = 1
+    """H, the length of the action chunks that the agent learns; see `robo_rl.data.chunks`."""
     normalise: bool = True
     """Standardise observations by the statistics of the data."""
     min_std: float = 1e-2
@@ -48,9 +51,21 @@ class OfflineLoop:
     """Data up to this size stays on the device; more is gathered on the host."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "seeds", "n_step"):
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "checkpoint_every",
+            "seeds",
+            "n_step",
+            "chunk",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"OfflineLoop.{name} must be >= 1, got {getattr(self, name)}")
+        if self.chunk > 1 and self.n_step > 1:
+            raise ValueError(
+                "OfflineLoop.chunk: a chunk is its own n-step window; n_step must be 1"
+            )
         for name in ("checkpoint_every", "evaluate_every"):
             value = getattr(self, name)
             if value < 0 or value % self.log_every:
@@ -77,7 +92,9 @@ def train(
     """
     monitor = Silent() if monitor is None else monitor
     data = _checked(batch_of(_stretched(transitions, config, loop)))
-    step, state = (0, initial_state(agent, config, data, loop)) if start is None else start
+    if start is None:
+        start = 0, initial_state(agent, config, transitions, loop)
+    step, state = start
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
     source = _Source(data, loop, loop.batch_size * int(getattr(config, "utd", 1)))
@@ -108,7 +125,8 @@ def train(
 
 def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
     """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
-    example = {key: jnp.asarray(value[:1]) for key, value in batch_of(transitions).items()}
+    rows = batch_of(_stretched(transitions, config, loop))
+    example = {key: jnp.asarray(value[:1]) for key, value in rows.items()}
     normaliser = None
     if loop.normalise:
         normaliser = fit(np.asarray(transitions["observations"]), loop.min_std)
@@ -208,10 +226,13 @@ class _Source:
 
 
 def _stretched(transitions: Transitions, config: Any, loop: OfflineLoop) -> Transitions:
-    """n-step rows, where the loop asks for them."""
-    if loop.n_step == 1:
+    """n-step rows or chunks, where the loop asks for them."""
+    if loop.n_step == 1 and loop.chunk == 1:
         return transitions
-    stretched = n_step(dict(transitions), loop.n_step, config.discount)
+    if loop.chunk > 1:
+        stretched = chunk(dict(transitions), loop.chunk, config.discount)
+    else:
+        stretched = n_step(dict(transitions), loop.n_step, config.discount)
     return {name: np.asarray(value) for name, value in stretched.items()}
 
 

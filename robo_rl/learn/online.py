@@ -2,11 +2,13 @@
 
 Nothing random has a state of its own: reset seeds come from (seed, episode), exploration from
 (seed, env step), batches from (seed, update). Checkpoints are taken between episodes, where an
-environment is its reset seed: it must be a function of `reset(seed=...)` and the actions.
+environment is its reset seed: it must be a function of `reset(seed=...)` and the actions. A chunk
+of actions is played open loop; the buffer holds single steps, and chunks are drawn from it.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -208,12 +210,14 @@ class _Run:
         self.env_steps = self.episodes = self.updates = 0
         self._history: dict[str, list[float]] = {}
         self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
+        self._queue: list[np.ndarray] = []  # actions of the chunk under way
         self.offline, self.buffer = _buffers(spaces, recipe, loop, offline)
 
     def episode(self) -> None:
         """One episode, or what is left of the budget, with its updates."""
         obs, _ = self.env.reset(seed=training_seed(self.loop.seed, self.episodes))
         self._noise.begin(self.episodes)
+        self._queue = []
         total, length, success = 0.0, 0, False
         while True:
             obs, reward, info, ended = self._step(np.asarray(obs, np.float32))
@@ -251,12 +255,25 @@ class _Run:
             rng = np.random.default_rng([self.loop.seed, _STREAM_UNIFORM, step])
             return rng.uniform(-1.0, 1.0, self._action_shape).astype(np.float32)
         explore = self.recipe.noise_std == 0.0
+        if not self._queue:
+            self._queue = self._chunk(obs, explore)
+        action = self._queue.pop(0)
+        return action if explore else self._noise.disturb(action, step)
+
+    def _chunk(self, obs: np.ndarray, explore: bool) -> list[np.ndarray]:
+        """The policy's next `recipe.chunk` actions (A,)."""
+        step, shape = self.env_steps, (self.recipe.chunk, *self._action_shape)
         action = np.asarray(
             _act(self.agent, self.config, explore, self.state, obs, self.key, jnp.asarray(step))
         )
         if not np.isfinite(action).all():
             raise FloatingPointError(f"env step {step}: the policy's action is {action}")
-        return action if explore else self._noise.disturb(action, step)
+        if action.size != math.prod(shape):
+            raise ValueError(
+                f"finetune: Recipe.chunk = {shape[0]} asks for {math.prod(shape)} numbers an "
+                f"action, the agent has {action.size}; train it on chunks of that length"
+            )
+        return list(action.reshape(shape))
 
     def _learn(self) -> None:
         since = self.env_steps - self.recipe.warmup_steps
@@ -321,7 +338,7 @@ def mixed_batch(
     parts = []
     for buffer, rows in ((offline, share), (online, recipe.batch_size - share)):
         if buffer is not None and rows:
-            drawn = buffer.sample(rng, recipe.utd * rows, recipe.n_step, discount)
+            drawn = buffer.sample(rng, recipe.utd * rows, recipe.n_step, discount, recipe.chunk)
             arrays = batch_of({key: np.asarray(value) for key, value in drawn.items()})
             parts.append({k: v.reshape(recipe.utd, rows, *v.shape[1:]) for k, v in arrays.items()})
     mixed = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}

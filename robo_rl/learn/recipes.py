@@ -42,6 +42,8 @@ class Recipe:
     update_every: int = 1
     """Environment steps an update."""
     n_step: int = 1
+    chunk: int = 1
+    """H, the length of the action chunks that the agent learns and the loop plays open loop."""
     options: tuple[tuple[str, Any], ...] = ()
     """Fields of the agent's config that the method fixes, as (name, value)."""
 
@@ -67,9 +69,11 @@ class Recipe:
                 f"Recipe: offline_fraction {self.offline_fraction} of batch_size "
                 f"{self.batch_size} is not a whole number of rows"
             )
-        for name in ("batch_size", "utd", "update_every", "n_step"):
+        for name in ("batch_size", "utd", "update_every", "n_step", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Recipe.{name} must be >= 1, got {getattr(self, name)}")
+        if self.chunk > 1 and self.n_step > 1:
+            raise ValueError("Recipe.chunk: a chunk is its own n-step window; leave n_step at 1")
         for name in ("warmup_steps", "critic_only_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
@@ -146,6 +150,11 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
     "iql": Recipe(agent="iql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Park et al. 2025: the offline update goes on, on a buffer that starts as the dataset.
+    "fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Li et al. 2025: the same, on chunks of 5 actions.
+    "qc": Recipe(agent="qc", start="continued", seed_buffer_with_offline=True, chunk=5),
+    "qc_fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, chunk=5),
 }
 
 

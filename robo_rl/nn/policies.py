@@ -1,4 +1,8 @@
-"""What an agent hands to others: its deterministic policy, and the rest of what it has learned."""
+"""What an agent hands to others: its policy as data, and the rest of what it has learned.
+
+A stochastic policy is a function of the observation and of standard normal noise, which `noise`
+draws for all agents alike. So two programs that are given the same noise take the same action.
+"""
 
 import dataclasses
 from typing import TypeAlias
@@ -7,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from robo_rl.nn import flow
 from robo_rl.nn.apply import Params, apply
 from robo_rl.nn.networks import Actor, NetConfig
 from robo_rl.nn.normaliser import Normaliser
@@ -30,7 +35,39 @@ class ResidualPolicy:
     scale: float
 
 
-Policy: TypeAlias = TanhPolicy | ResidualPolicy
+@dataclasses.dataclass(frozen=True)
+class OneStepPolicy:
+    """action = clip(mean of `Actor` at (standardised observation, noise), -1, 1); noise (A,)."""
+
+    net: NetConfig
+    params: Params
+    normaliser: Normaliser
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowPolicy:
+    """action = `flow.integrate` from noise (A,) at the standardised observation."""
+
+    net: NetConfig
+    params: Params
+    normaliser: Normaliser
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOfNPolicy:
+    """Of N = `samples` actions of a flow, from noise (N, A), the one that critics value most."""
+
+    flow: FlowPolicy
+    critic_net: NetConfig
+    critic: Params
+    """Of `Scalar`; leaves lead with the ensemble axis."""
+    aggregate: str
+    samples: int
+
+
+Stochastic: TypeAlias = OneStepPolicy | FlowPolicy | BestOfNPolicy
+Policy: TypeAlias = TanhPolicy | ResidualPolicy | Stochastic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +98,52 @@ def mean_action(net: NetConfig, params: Params, *inputs: jax.Array) -> jax.Array
     return jnp.tanh(mean)
 
 
-def act(policy: TanhPolicy, observations: jax.Array) -> jax.Array:
-    """Deterministic action (..., A) of a policy without a base."""
-    return mean_action(policy.net, policy.params, policy.normaliser(observations))
+def noise(policy: Policy, key: jax.Array, rows: tuple[int, ...]) -> jax.Array | None:
+    """Noise for `rows` of observations; None where the policy is deterministic."""
+    if isinstance(policy, BestOfNPolicy):
+        width = policy.flow.params["mean"]["bias"].shape[-1]
+        return jax.random.normal(key, (*rows, policy.samples, width))
+    if isinstance(policy, (OneStepPolicy, FlowPolicy)):
+        return jax.random.normal(key, (*rows, policy.params["mean"]["bias"].shape[-1]))
+    return None
+
+
+def candidates(
+    policy: BestOfNPolicy, observations: jax.Array, noise: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The actions (..., N, A) and their scores (..., N)."""
+    base = policy.flow
+    return flow.candidates(
+        base.net,
+        base.params,
+        policy.critic_net,
+        policy.critic,
+        policy.aggregate,
+        base.normaliser(observations),
+        noise,
+        base.steps,
+    )
+
+
+def act(policy: Policy, observations: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    """Action (..., A) for observations (..., O), a function of the noise where it is stochastic."""
+    if isinstance(policy, TanhPolicy):
+        return mean_action(policy.net, policy.params, policy.normaliser(observations))
+    if isinstance(policy, ResidualPolicy):
+        base = act(policy.base, observations)
+        net, params = policy.correction.net, policy.correction.params
+        push = mean_action(net, params, policy.correction.normaliser(observations), base)
+        return jnp.clip(base + policy.scale * push, -1.0, 1.0)
+    if noise is None:
+        raise ValueError(f"policies.act: a {type(policy).__name__} needs noise")
+    if isinstance(policy, BestOfNPolicy):
+        return flow.best(*candidates(policy, observations, noise))
+    obs = policy.normaliser(observations)
+    if isinstance(policy, FlowPolicy):
+        return flow.integrate(policy.net, policy.params, obs, noise, policy.steps)
+    return jnp.clip(flow.head(policy.net, policy.params, obs, noise), -1.0, 1.0)
+
+
+def sample(policy: Policy, observations: jax.Array, key: jax.Array) -> jax.Array:
+    """`act` (..., A) with noise drawn from `key`."""
+    return act(policy, observations, noise(policy, key, observations.shape[:-1]))

@@ -11,10 +11,21 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from robo_rl.nn.networks import LAYER_NORM_EPSILON
-from robo_rl.nn.policies import Policy, ResidualPolicy, TanhPolicy
+from robo_rl.nn import policies
+from robo_rl.nn.apply import Params
+from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
+from robo_rl.nn.policies import (
+    BestOfNPolicy,
+    FlowPolicy,
+    OneStepPolicy,
+    Policy,
+    ResidualPolicy,
+    TanhPolicy,
+)
 from robo_rl.runs import files, trees
 
 FORMAT = 1
@@ -28,8 +39,8 @@ class ParityError(RuntimeError):
 class Runnable(Protocol):
     """What a loader returns."""
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions (B, A)."""
+    def compute(self, observation: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """Actions (..., A) for observations (..., O), and noise where the policy is stochastic."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +51,16 @@ class Interface:
     observation: Sequence[str] = ()
     """Name of every entry, if known."""
     action: Sequence[str] = ()
+    chunk: int = 1
+    """H, the actions that the policy computes at once, to be played in order."""
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Environment, arm spec digest, run, step: whatever a deployment should check or show."""
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0.0:
             raise ValueError(f"Interface.rate_hz must be > 0, got {self.rate_hz}")
+        if self.chunk < 1:
+            raise ValueError(f"Interface.chunk must be >= 1, got {self.chunk}")
 
 
 def export(
@@ -56,10 +71,12 @@ def export(
     act: Callable[[np.ndarray], np.ndarray],
     observations: np.ndarray,
     load: Callable[[pathlib.Path], Runnable],
+    noise: np.ndarray | None = None,
 ) -> float:
     """Write `folder` and return the largest difference to `act` on `observations` (N, O).
 
-    `act` is the trained policy in JAX, `load` reads a folder back. The folder is put in place only
+    `act` is the trained policy in JAX, `load` reads a folder back; `noise` is what `act` draws for
+    these observations where it is stochastic (`policies.noise`). The folder is put in place only
     if no action differs by more than 1e-5; an older export there is replaced.
     """
     target = pathlib.Path(folder)
@@ -75,7 +92,7 @@ def export(
             file.flush()
             os.fsync(file.fileno())
         files.write_json(aside / "policy.json", description)
-        difference = _difference(act, load(aside), observations)
+        difference = _difference(policy, act, load(aside), observations, noise)
         if not difference <= TOLERANCE:
             raise ParityError(
                 f"{target}: the exported policy differs from the trained one by {difference:.2e}, "
@@ -99,31 +116,48 @@ def probe_observations(observations: np.ndarray, count: int = 1000, seed: int = 
 
 def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The content of `policy.json` and `arrays.npz`."""
-    base = policy.base if isinstance(policy, ResidualPolicy) else policy
-    arrays = _layers("policy", base)
+    base = _base(policy)
+    arrays = _layers("policy", base.net, base.params, "mean")
     arrays["normaliser/mean"] = np.asarray(base.normaliser.mean, np.float32)
     arrays["normaliser/std"] = np.asarray(base.normaliser.std, np.float32)
+    width = int(base.params["mean"]["bias"].size)
+    if width % interface.chunk:
+        raise ValueError(f"export: {width} numbers do not divide into {interface.chunk} actions")
     description: dict[str, Any] = {
         "format": FORMAT,
-        "kind": "tanh_mlp",
+        "kind": _KINDS[type(policy)],
         "rate_hz": interface.rate_hz,
         "observation": {
             "size": int(arrays["normaliser/mean"].size),
             "names": list(interface.observation),
         },
         "action": {
-            "size": int(base.params["mean"]["bias"].size),
+            "size": width // interface.chunk,
+            "chunk": interface.chunk,
             "names": list(interface.action),
             "low": -1.0,
             "high": 1.0,
         },
-        "policy": _about(base),
+        "policy": _about(base.net),
         "meta": dict(interface.meta),
     }
+    if isinstance(base, FlowPolicy):
+        description["policy"]["steps"] = base.steps
     if isinstance(policy, ResidualPolicy):
-        arrays |= _layers("correction", policy.correction)
-        description["kind"] = "residual"
-        description["correction"] = {**_about(policy.correction), "scale": policy.scale}
+        correction = policy.correction
+        arrays |= _layers("correction", correction.net, correction.params, "mean")
+        description["correction"] = {**_about(correction.net), "scale": policy.scale}
+    if isinstance(policy, BestOfNPolicy):
+        members = int(policy.critic["out"]["bias"].shape[0])
+        for member in range(members):
+            params = jax.tree.map(lambda leaf, m=member: leaf[m], policy.critic)
+            arrays |= _layers(f"critic/{member}", policy.critic_net, params, "out")
+        description["samples"] = policy.samples
+        description["critic"] = {
+            **_about(policy.critic_net),
+            "members": members,
+            "aggregate": policy.aggregate,
+        }
     for name in ("observation", "action"):
         names, size = description[name]["names"], description[name]["size"]
         if names and len(names) != size:
@@ -132,24 +166,41 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
     return description, arrays
 
 
-def _about(policy: TanhPolicy) -> dict[str, Any]:
+_KINDS: Mapping[type, str] = {
+    TanhPolicy: "tanh_mlp",
+    ResidualPolicy: "residual",
+    OneStepPolicy: "one_step",
+    FlowPolicy: "flow",
+    BestOfNPolicy: "best_of_n",
+}
+
+
+def _base(policy: Policy) -> TanhPolicy | OneStepPolicy | FlowPolicy:
+    """The network that the first action comes from."""
+    if isinstance(policy, ResidualPolicy):
+        return policy.base
+    return policy.flow if isinstance(policy, BestOfNPolicy) else policy
+
+
+def _about(net: NetConfig) -> dict[str, Any]:
     return {
-        "hidden": list(policy.net.hidden),
-        "activation": policy.net.activation,
-        "layer_norm": policy.net.layer_norm,
+        "hidden": list(net.hidden),
+        "activation": net.activation,
+        "layer_norm": net.layer_norm,
         "epsilon": LAYER_NORM_EPSILON,
     }
 
 
-def _layers(name: str, policy: TanhPolicy) -> dict[str, np.ndarray]:
-    trunk = policy.params["trunk"]
+def _layers(name: str, net: NetConfig, params: Params, last: str) -> dict[str, np.ndarray]:
+    """Trunk and the layer called `last`."""
+    trunk = params["trunk"]
     out: dict[str, np.ndarray] = {}
-    count = len(policy.net.hidden)
+    count = len(net.hidden)
     for index in range(count + 1):
-        dense = trunk[f"Dense_{index}"] if index < count else policy.params["mean"]
+        dense = trunk[f"Dense_{index}"] if index < count else params[last]
         out[f"{name}/{index}/kernel"] = np.asarray(dense["kernel"], np.float32)
         out[f"{name}/{index}/bias"] = np.asarray(dense["bias"], np.float32)
-        if index < count and policy.net.layer_norm != "none":
+        if index < count and net.layer_norm != "none":
             norm = trunk[f"LayerNorm_{index}"]
             out[f"{name}/{index}/norm_scale"] = np.asarray(norm["scale"], np.float32)
             out[f"{name}/{index}/norm_shift"] = np.asarray(norm["bias"], np.float32)
@@ -157,10 +208,33 @@ def _layers(name: str, policy: TanhPolicy) -> dict[str, np.ndarray]:
 
 
 def _difference(
-    act: Callable[[np.ndarray], np.ndarray], exported: Runnable, observations: np.ndarray
+    policy: Policy,
+    act: Callable[[np.ndarray], np.ndarray],
+    exported: Runnable,
+    observations: np.ndarray,
+    noise: np.ndarray | None,
 ) -> float:
     """Largest difference over a batch, and one observation at a time as on the robot."""
     expected = np.asarray(act(observations))
-    singly = np.stack([exported.act(row) for row in observations])
-    both = np.maximum(np.abs(exported.act(observations) - expected), np.abs(singly - expected))
-    return float(both.max())
+    rows = [None] * len(observations) if noise is None else list(noise)
+    singly = np.stack([exported.compute(*pair) for pair in zip(observations, rows, strict=True)])
+    got = (exported.compute(observations, noise), singly)
+    if isinstance(policy, BestOfNPolicy):
+        assert noise is not None
+        choices = policies.candidates(policy, jnp.asarray(observations), jnp.asarray(noise))
+        return max(_off_best(actions, *map(np.asarray, choices)) for actions in (expected, *got))
+    return float(np.max([np.abs(actions - expected) for actions in got]))
+
+
+def _off_best(actions: np.ndarray, candidates: np.ndarray, scores: np.ndarray) -> float:
+    """How far actions (B, A) are from the best of candidates (B, N, A).
+
+    Rounding decides between candidates with nearly the same score (B, N). So an action may be any
+    of them; its distance to it counts, and by how much that one scores below the best, relative to
+    scores above 1.
+    """
+    distance = np.abs(candidates - actions[:, None]).max(axis=-1)
+    nearest = distance.argmin(axis=-1)
+    top = scores.max(axis=-1)
+    missed = top - np.take_along_axis(scores, nearest[:, None], axis=-1)[:, 0]
+    return float(np.maximum(distance.min(axis=-1), missed / np.maximum(1.0, np.abs(top))).max())

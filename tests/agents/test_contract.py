@@ -10,6 +10,7 @@ import pytest
 
 from robo_rl import agents
 from robo_rl.agents import AGENTS
+from robo_rl.nn import policies
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import trees
@@ -21,8 +22,15 @@ NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
+    "flowbc": agents.flowbc.Config(flow=SMALL, flow_steps=3, decay_steps=10),
+    "fql": agents.fql.Config(flow=SMALL, actor=SMALL, critic=NORMED, flow_steps=3),
+    "fql_min": agents.fql.Config(
+        flow=SMALL, actor=SMALL, critic=NORMED, flow_steps=3, aggregate="min", normalise_q=True
+    ),
+    "ifql": agents.ifql.Config(flow=SMALL, critic=NORMED, flow_steps=3, samples=4),
     "iql": agents.iql.Config(actor=SMALL, critic=SMALL),
     "iql_ensemble": agents.iql.Config(actor=SMALL, critic=NORMED, critics=4, std="unit"),
+    "qc": agents.qc.Config(flow=SMALL, critic=NORMED, flow_steps=3, samples=4),
     "sac": agents.sac.Config(actor=SMALL, critic=NORMED, critics=3, utd=2),
     "sac_min": agents.sac.Config(
         actor=SMALL, critic=NORMED, critics=2, actor_q="min", std="shared", backup_entropy=True
@@ -133,13 +141,23 @@ def test_actions_are_in_the_box_for_one_and_for_many_observations(case, explore,
 
 
 @CASES
-def test_acting_without_exploration_ignores_the_key(case, batch):
+def test_acting_without_exploration_ignores_the_key_unless_the_policy_is_stochastic(case, batch):
     jitted = _compiled(case)
     state = jitted.init(jax.random.key(0), batch)
     first, second = (
         jitted.act(state, batch["observations"], jax.random.key(seed), False) for seed in (1, 2)
     )
-    np.testing.assert_array_equal(first, second)
+    stochastic = isinstance(jitted.agent.policy(jitted.config, state), policies.Stochastic)
+    assert np.array_equal(first, second) != stochastic
+
+
+@CASES
+def test_the_policy_as_data_acts_as_the_agent_does(case, batch):
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    key, obs = jax.random.key(1), batch["observations"]
+    got = policies.sample(jitted.agent.policy(jitted.config, state), obs, key)
+    np.testing.assert_allclose(got, jitted.act(state, obs, key, False), atol=1e-5)
 
 
 @CASES
@@ -180,6 +198,30 @@ def test_configs_are_frozen_and_hashable(case):
         ("bc", {"decay_steps": -1}),
         ("bc", {"weight_decay": -1.0}),
         ("bc", {"log_std_min": 3.0}),
+        ("flowbc", {"flow_steps": 0}),
+        ("flowbc", {"learning_rate": 0.0}),
+        ("flowbc", {"decay_steps": -1}),
+        ("fql", {"critics": 0}),
+        ("fql", {"aggregate": "max"}),
+        ("fql", {"alpha": -1.0}),
+        ("fql", {"flow_steps": 0}),
+        ("fql", {"discount": 0.0}),
+        ("fql", {"polyak": 2.0}),
+        ("fql", {"learning_rate": 0.0}),
+        ("ifql", {"critics": 0}),
+        ("ifql", {"expectile": 0.0}),
+        ("ifql", {"samples": 0}),
+        ("ifql", {"flow_steps": 0}),
+        ("ifql", {"discount": 2.0}),
+        ("ifql", {"polyak": 0.0}),
+        ("ifql", {"learning_rate": 0.0}),
+        ("qc", {"critics": 0}),
+        ("qc", {"samples": 0}),
+        ("qc", {"aggregate": "max"}),
+        ("qc", {"flow_steps": 0}),
+        ("qc", {"discount": 0.0}),
+        ("qc", {"polyak": 0.0}),
+        ("qc", {"learning_rate": 0.0}),
         ("iql", {"critics": 0}),
         ("iql", {"subset": 3}),
         ("iql", {"expectile": 1.0}),

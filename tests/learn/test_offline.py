@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql
+from robo_rl.agents import bc, iql, qc
+from robo_rl.data.chunks import chunk
 from robo_rl.data.returns import n_step
 from robo_rl.learn import offline
 from robo_rl.learn.evaluate import evaluate, evaluation_seeds
@@ -59,6 +60,18 @@ def test_n_step_rows_are_those_of_the_data_module(data):
     state = offline.train(iql, IQL, data, loop)
     stretched = n_step(data, 3, IQL.discount)
     _assert_equal(state, offline.train(iql, IQL, stretched, LOOP))
+
+
+def test_chunks_are_those_of_the_data_module(data):
+    config = qc.Config(flow=SMALL, critic=SMALL, samples=2, flow_steps=2)
+    loop = dataclasses.replace(LOOP, chunk=3, normalise=False)
+    state = offline.train(qc, config, data, loop)
+    assert state.params["flow"]["mean"]["bias"].shape == (3 * 2,)
+    rows = chunk(data, 3, config.discount)
+    plain = dataclasses.replace(loop, chunk=1)
+    _assert_equal(state, offline.train(qc, config, rows, plain))
+    with pytest.raises(ValueError, match="its own n-step window"):
+        OfflineLoop(chunk=3, n_step=3)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql, residual, sac
+from robo_rl.agents import bc, iql, qc, residual, sac
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online
@@ -130,6 +130,30 @@ def test_rows_say_whether_their_episode_reached_the_goal():
     expected = [any(outcome) for outcome in env.outcomes for _ in outcome]
     assert 0 < sum(expected) < len(expected)
     np.testing.assert_array_equal(memory.saved[60]["buffer/data/succeeded"], expected)
+
+
+def test_chunks_are_played_open_loop_and_dropped_at_a_reset(data):
+    """The policy is asked once in H steps; a new episode starts a new chunk."""
+    config = qc.Config(flow=SMALL, critic=SMALL, samples=2, flow_steps=2)
+    loop = OfflineLoop(steps=5, batch_size=8, log_every=5, checkpoint_every=5, chunk=3)
+    pretrained = offline_loop.train(qc, config, data, loop)
+    recipe = Recipe(agent="qc", start="continued", warmup_steps=30, batch_size=8, chunk=3)
+    env, memory = gymnasium.wrappers.TimeLimit(Reach(), 7), Memory()
+    online.finetune(
+        qc, config, env, recipe, dataclasses.replace(LOOP, env_steps=42), pretrained, monitor=memory
+    )
+    stored = memory.saved[42]
+    obs = stored["buffer/data/observations"].reshape(6, 7, 2)
+    actions = stored["buffer/data/actions"].reshape(6, 7, 2)
+    key = jax.random.fold_in(jax.random.key(0), 1)
+    for episode, begin in ((0, 0), (1, 0), (1, 3), (1, 6)):  # of the warm-up: the first policy
+        at = jax.random.fold_in(key, 7 * episode + begin)
+        chunk = np.asarray(qc.act(config, pretrained, obs[episode, begin], at)).reshape(3, 2)
+        played = actions[episode, begin : begin + 3]
+        np.testing.assert_allclose(played, chunk[: len(played)], atol=1e-5)
+    wrong = dataclasses.replace(recipe, chunk=2)
+    with pytest.raises(ValueError, match="train it on chunks of that length"):
+        online.finetune(qc, config, env, wrong, LOOP, pretrained)
 
 
 def test_a_seeded_buffer_holds_the_offline_rows_first(data):

@@ -89,7 +89,7 @@ def test_a_difference_fails_the_export_and_leaves_the_old_one(tmp_path):
 def test_the_description_says_what_is_read_and_written(tmp_path):
     policy, act, observations = _trained("iql", np.random.default_rng(0))
     interface = Interface(
-        20.0, [f"o{i}" for i in range(31)], ["x", "y", "z", "yaw", "gripper"], {"arm": "ur5e"}
+        20.0, [f"o{i}" for i in range(31)], ["x", "y", "z", "yaw", "gripper"], meta={"arm": "ur5e"}
     )
     export(
         tmp_path / "p",
@@ -106,6 +106,7 @@ def test_the_description_says_what_is_read_and_written(tmp_path):
         "names": ["x", "y", "z", "yaw", "gripper"],
         "low": -1.0,
         "high": 1.0,
+        "chunk": 1,
     }
     assert about["meta"] == {"arm": "ur5e"}
     with pytest.raises(ValueError, match="2 action names for 5 entries"):

@@ -1,0 +1,54 @@
+"""Transitions seen in chunks of actions: what Q-chunking learns from (arXiv:2507.07969).
+
+A chunk is a view of the data: to a learner it is one step, with one action in a larger box.
+"""
+
+import numpy as np
+
+from robo_rl.data.returns import window_returns
+from robo_rl.data.transitions import Transitions, episode_ends, take
+
+
+def chunk(transitions: Transitions, length: int, discount: float) -> Transitions:
+    """Every window of `length` steps = H that lies within one episode, in order.
+
+    Args:
+        transitions: flat, N rows, with `episode_id`.
+        length: H, at least 1.
+        discount: in (0, 1].
+
+    Returns:
+        M <= N rows, one for each window. `actions` (M, H * A) are the window's, one step after the
+        other; `rewards` (M,) their discounted sum; `discounts` (M,) = discount ** H belongs on the
+        bootstrap. What follows a step (`masks`, `terminated`, `truncated` and `next_...`) is that
+        of the window's last step, all else that of its first. `next_actions` are left out.
+
+    A window that would run on past an episode's end is dropped; the one that ends exactly there is
+    kept, and has the terminal mask.
+    """
+    if length < 1:
+        raise ValueError(f"chunk: length must be >= 1, got {length}")
+    ends = episode_ends(transitions)
+    # Row i + H - 1 exists, and no episode ends before it.
+    passed = np.concatenate([[0], np.cumsum(ends)])
+    starts = np.arange(max(len(ends) - length + 1, 0))
+    starts = starts[passed[starts + length - 1] == passed[starts]]
+    if not len(starts):
+        raise ValueError(
+            f"chunk: no episode has {length} steps; use a shorter chunk or longer episodes"
+        )
+    window = starts[:, None] + np.arange(length)
+    last = window[:, -1]
+    out = {
+        name: take(value, last if _follows(name) else starts)
+        for name, value in transitions.items()
+        if name != "next_actions"
+    }
+    rewards = np.asarray(transitions["rewards"])[window]
+    out["rewards"], _, out["discounts"] = window_returns(rewards, ends[window], discount)
+    out["actions"] = np.asarray(transitions["actions"])[window].reshape(len(starts), -1)
+    return out
+
+
+def _follows(name: str) -> bool:
+    return name in ("masks", "terminated", "truncated") or name.startswith("next_")

@@ -1,0 +1,38 @@
+"""Steps and read-outs of critic ensembles that several agents share."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from robo_rl.nn import optimise
+from robo_rl.nn.apply import Metrics, Params, apply_ensemble
+from robo_rl.nn.networks import NetConfig, Scalar
+
+AGGREGATES = ("mean", "min")
+
+
+def q(net: NetConfig, params: Params, aggregate: str, *inputs: jax.Array) -> jax.Array:
+    """Mean or minimum (...) over the ensemble."""
+    each = apply_ensemble(Scalar(net), params, *inputs)
+    return jnp.mean(each, axis=0) if aggregate == "mean" else jnp.min(each, axis=0)
+
+
+def regress(
+    net: NetConfig,
+    params: Params,
+    opt_state: optax.OptState,
+    learning_rate: float | jax.Array,
+    target: jax.Array,
+    *inputs: jax.Array,
+) -> tuple[Params, optax.OptState, Metrics]:
+    """One step of all members towards `target` (B,): mean over members and rows of (Q - target)^2.
+
+    `target` gets no gradient: it is computed outside.
+    """
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        each = apply_ensemble(Scalar(net), params, *inputs)  # (N, B)
+        critic_loss = jnp.mean(jnp.square(each - target[None]))
+        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(each)}
+
+    return optimise.gradient_step(loss, params, opt_state, learning_rate)
