@@ -3,26 +3,36 @@
 from collections.abc import Mapping
 
 from robo_rl.agents import (
+    awac,
     bc,
+    calql,
+    cql,
     flowbc,
     fql,
     ifql,
     iql,
     qc,
+    rebrac,
     residual,
     sac,
+    td3bc,
 )
 from robo_rl.learn.contract import Agent
 
 AGENTS: Mapping[str, Agent] = {
+    "awac": awac,
     "bc": bc,
+    "calql": calql,
+    "cql": cql,
     "flowbc": flowbc,
     "fql": fql,
     "ifql": ifql,
     "iql": iql,
     "qc": qc,
+    "rebrac": rebrac,
     "residual": residual,
     "sac": sac,
+    "td3bc": td3bc,
 }
 
 

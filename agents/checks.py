@@ -1,6 +1,12 @@
 """Range checks that the configs share."""
 
 import math
+from collections.abc import Collection
+
+
+def owner(config: object) -> str:
+    """How messages call the class of a config: the agent it is of, also where it is inherited."""
+    return f"{type(config).__module__.rpartition('.')[2]}.Config"
 
 
 def positive(name: str, value: float) -> None:
@@ -31,3 +37,13 @@ def subset(name: str, value: int, size: int) -> None:
     """`value` members are drawn out of `size`."""
     if not 1 <= value <= size:
         raise ValueError(f"{name} must be in [1, {size}], got {value}")
+
+
+def needed(name: str, keys: Collection[str], needs: tuple[str, ...]) -> None:
+    """A batch must have the keys that the agent `name` needs beyond the common ones."""
+    lacking = [key for key in needs if key not in keys]
+    if lacking:
+        raise ValueError(
+            f"{name}.init: the batch lacks {', '.join(lacking)}; `robo_rl.learn.contract.supply` "
+            "takes that from transitions of whole episodes"
+        )

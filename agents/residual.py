@@ -9,6 +9,7 @@ through the batch's `discounts`. Critics see the executed action, as datasets an
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import optimise, policies
+from robo_rl.nn import distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -116,8 +117,7 @@ def _action(config: Config, actor: Params, obs: jax.Array, base: jax.Array) -> j
 
 
 def _noise(config: Config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    noise = config.exploration_std * jax.random.normal(key, shape)
-    return jnp.clip(noise, -config.noise_clip, config.noise_clip)
+    return distributions.clipped_noise(key, shape, config.exploration_std, config.noise_clip)
 
 
 def init(
@@ -307,23 +307,11 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last."""
-    rows = batch["rewards"].shape[0]
-    if rows % config.utd:
-        raise ValueError(
-            f"residual.update: {rows} rows do not divide into utd = {config.utd} slices"
-        )
     key, critic_key = jax.random.split(state.key)
-    slices = jax.tree.map(
-        lambda x: x.reshape(config.utd, rows // config.utd, *x.shape[1:]), dict(batch)
-    )
-
-    def step(carry: State, inputs: tuple[Batch, jax.Array]) -> tuple[State, Metrics]:
-        return _critic_step(config, carry, *inputs)
-
-    state, stacked = jax.lax.scan(step, state, (slices, jax.random.split(critic_key, config.utd)))
-    metrics: Metrics = jax.tree.map(jnp.mean, stacked)
+    parts = slices.cut(batch, config.utd, "residual.update")
+    state, metrics = slices.scan(functools.partial(_critic_step, config), state, parts, critic_key)
     if config.train_actor:
-        state, actor_metrics = _actor_step(config, state, jax.tree.map(lambda x: x[-1], slices))
+        state, actor_metrics = _actor_step(config, state, slices.last(parts))
         metrics = {**metrics, **actor_metrics}
     return dataclasses.replace(state, key=key, step=state.step + 1), metrics
 

@@ -6,15 +6,17 @@ data and their start, which a recipe describes; `warm_start` is the start that W
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn import distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -67,25 +69,26 @@ class Config:
     """False: critic steps only, as a recipe does right after its warm-up."""
 
     def __post_init__(self) -> None:
-        checks.positive("sac.Config.critics", self.critics)
-        checks.subset("sac.Config.subset", self.subset, self.critics)
-        checks.positive("sac.Config.utd", self.utd)
-        checks.one_of("sac.Config.actor_q", self.actor_q, ACTOR_QS)
-        checks.one_of("sac.Config.std", self.std, STDS)
+        name = checks.owner(self)
+        checks.positive(f"{name}.critics", self.critics)
+        checks.subset(f"{name}.subset", self.subset, self.critics)
+        checks.positive(f"{name}.utd", self.utd)
+        checks.one_of(f"{name}.actor_q", self.actor_q, ACTOR_QS)
+        checks.one_of(f"{name}.std", self.std, STDS)
         if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
             raise ValueError(
-                "sac.Config.initial_log_std must be in [log_std_min, log_std_max], got "
+                f"{name}.initial_log_std must be in [log_std_min, log_std_max], got "
                 f"{self.initial_log_std} in [{self.log_std_min}, {self.log_std_max}]"
             )
-        checks.positive("sac.Config.initial_temperature", self.initial_temperature)
+        checks.positive(f"{name}.initial_temperature", self.initial_temperature)
         if not math.isfinite(self.target_entropy_per_dim):
-            raise ValueError("sac.Config.target_entropy_per_dim must be finite")
-        checks.not_negative("sac.Config.bc_weight", self.bc_weight)
-        checks.fraction("sac.Config.discount", self.discount)
-        checks.fraction("sac.Config.polyak", self.polyak)
-        checks.positive("sac.Config.actor_lr", self.actor_lr)
-        checks.positive("sac.Config.critic_lr", self.critic_lr)
-        checks.not_negative("sac.Config.temperature_lr", self.temperature_lr)
+            raise ValueError(f"{name}.target_entropy_per_dim must be finite")
+        checks.not_negative(f"{name}.bc_weight", self.bc_weight)
+        checks.fraction(f"{name}.discount", self.discount)
+        checks.fraction(f"{name}.polyak", self.polyak)
+        checks.positive(f"{name}.actor_lr", self.actor_lr)
+        checks.positive(f"{name}.critic_lr", self.critic_lr)
+        checks.not_negative(f"{name}.temperature_lr", self.temperature_lr)
 
 
 @jax.tree_util.register_dataclass
@@ -101,11 +104,15 @@ class State:
     step: jax.Array
 
 
+S = TypeVar("S", bound=State)
+"""The state, or that of a method which adds to it."""
+
+
 def _actor(config: Config, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, config.std, config.initial_log_std)
 
 
-def _distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log std (B, A) before tanh."""
     mean, log_std = apply(_actor(config, params["mean"]["bias"].shape[-1]), params, obs)
     return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
@@ -156,7 +163,7 @@ def _critic_step(
         state.normaliser(batch["observations"]),
         state.normaliser(batch["next_observations"]),
     )
-    mean, log_std = _distribution(config, state.params["actor"], next_obs)
+    mean, log_std = distribution(config, state.params["actor"], next_obs)
     next_actions, log_prob = distributions.tanh_normal_sample(action_key, mean, log_std)
     members = jax.random.permutation(subset_key, config.critics)[: config.subset]
     chosen = subset(state.target_critic, members)
@@ -184,15 +191,13 @@ def _critic_step(
     return new, metrics
 
 
-def _actor_step(
-    config: Config, state: State, batch: Batch, key: jax.Array
-) -> tuple[State, Metrics]:
+def _actor_step(config: Config, state: S, batch: Batch, key: jax.Array) -> tuple[S, Metrics]:
     """One step of the actor and of the temperature. The critics do not move."""
     obs, actions = state.normaliser(batch["observations"]), batch["actions"]
     temperature = jnp.exp(state.params["temperature"])  # not moved by the actor's loss
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        mean, log_std = _distribution(config, params, obs)
+        mean, log_std = distribution(config, params, obs)
         sampled, log_prob = distributions.tanh_normal_sample(key, mean, log_std)
         q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, sampled)
         climbed = jnp.mean(q, axis=0) if config.actor_q == "mean" else jnp.min(q, axis=0)
@@ -227,22 +232,21 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     The batch has utd * B rows. Critic metrics are means over the slices.
     """
-    rows = batch["rewards"].shape[0]
-    if rows % config.utd:
-        raise ValueError(f"sac.update: {rows} rows do not divide into utd = {config.utd} slices")
+    return stepped(config, state, batch, functools.partial(_critic_step, config))
+
+
+def stepped(
+    config: Config,
+    state: S,
+    batch: Batch,
+    critic_step: Callable[[S, Batch, jax.Array], tuple[S, Metrics]],
+) -> tuple[S, Metrics]:
+    """`update` with another critic step, for the methods that stand on this one."""
     key, critic_key, actor_key = jax.random.split(state.key, 3)
-    slices = jax.tree.map(
-        lambda x: x.reshape(config.utd, rows // config.utd, *x.shape[1:]), dict(batch)
-    )
-
-    def step(carry: State, inputs: tuple[Batch, jax.Array]) -> tuple[State, Metrics]:
-        return _critic_step(config, carry, *inputs)
-
-    state, stacked = jax.lax.scan(step, state, (slices, jax.random.split(critic_key, config.utd)))
-    metrics: Metrics = jax.tree.map(jnp.mean, stacked)
+    parts = slices.cut(batch, config.utd, f"{checks.owner(config)[:-7]}.update")
+    state, metrics = slices.scan(critic_step, state, parts, critic_key)
     if config.train_actor:
-        last = jax.tree.map(lambda x: x[-1], slices)
-        state, actor_metrics = _actor_step(config, state, last, actor_key)
+        state, actor_metrics = _actor_step(config, state, slices.last(parts), actor_key)
         metrics = {**metrics, **actor_metrics}
     return dataclasses.replace(state, key=key, step=state.step + 1), metrics
 
@@ -255,7 +259,7 @@ def act(
     explore: bool = False,
 ) -> jax.Array:
     """tanh(mean), or with `explore` a sample."""
-    mean, log_std = _distribution(config, state.params["actor"], state.normaliser(observations))
+    mean, log_std = distribution(config, state.params["actor"], state.normaliser(observations))
     if not explore:
         return jnp.tanh(mean)
     return distributions.tanh_normal_sample(key, mean, log_std)[0]

@@ -83,7 +83,7 @@ class Dataset:
     ) -> Transitions:
         """All steps as flat arrays, see `flatten_episodes`.
 
-        With `mc_discount`, adds `mc_returns` (N,), see `monte_carlo_returns`.
+        With `mc_discount`, adds `returns` (N,), see `monte_carlo_returns`.
         """
         episodes = self.episodes(infos)
         try:
@@ -91,7 +91,7 @@ class Dataset:
         except ValueError as error:
             raise DatasetCorruptError(f"dataset {self.id!r}: {error}") from error
         if mc_discount is not None:
-            out["mc_returns"] = monte_carlo_returns(
+            out["returns"] = monte_carlo_returns(
                 np.asarray(out["rewards"]),
                 np.asarray(out["terminated"]),
                 np.asarray(out["truncated"]),

@@ -17,7 +17,7 @@ _REQUIRED = (
     "terminated",
     "truncated",
 )
-_DERIVED = ("masks", "episode_id", "discounts")
+_DERIVED = ("masks", "episode_id", "discounts", "next_actions")
 _REDRAWS = 20
 
 
@@ -32,7 +32,7 @@ class ReplayBuffer:
     def __init__(self, capacity: int, example_transition: Mapping[str, Any]):
         """`example_transition` is one unbatched transition; its keys, shapes and types are kept.
 
-        Besides the required keys it may name others (`mc_returns`, `constraint`, ...), which are
+        Besides the required keys it may name others (`returns`, `constraint`, ...), which are
         stored and sampled as they are. `masks` are derived and not stored.
         """
         if capacity < 1:
@@ -99,16 +99,21 @@ class ReplayBuffer:
         self._current_stream += 1
 
     def fill_episode(self, key: str, value: Any) -> None:
-        """Write into `key`, in every row of the newest episode, what only its end tells."""
+        """Write into `key`, in every row of the newest episode, what only its end tells.
+
+        One value for all rows, or (T, ...) in the order of the steps; of those that the ring has
+        overwritten, nothing is kept.
+        """
         newest = self._stream[self._head - 1]
-        rows = np.flatnonzero(self._stream[: self._size] == newest)
-        _assign(self._data[key], rows, value)
+        count = int(np.count_nonzero(self._stream[: self._size] == newest))
+        rows = (self._head - count + np.arange(count)) % self.capacity
+        _assign(self._data[key], rows, value if np.ndim(value) == 0 else value[-count:])
 
     def add_episode(self, episode: Episode, discount: float | None = None) -> None:
-        """Append a whole episode. With `discount`, its Monte-Carlo returns fill `mc_returns`."""
+        """Append a whole episode. With `discount`, its Monte-Carlo returns fill `returns`."""
         flat = flatten_episodes([episode])
         if discount is not None:
-            flat["mc_returns"] = monte_carlo_returns(
+            flat["returns"] = monte_carlo_returns(
                 np.asarray(flat["rewards"]), episode.terminations, episode.truncations, discount
             )
         lacking = [key for key in self._data if key not in flat]
@@ -133,12 +138,15 @@ class ReplayBuffer:
         n_step: int = 1,
         discount: float = 0.99,
         chunk: int = 1,
+        next_actions: bool = False,
     ) -> Transitions:
         """A batch (B, ...) drawn uniformly with replacement.
 
         Adds `masks` (B,) = 1 - terminated and `discounts` (B,), the factor on the bootstrap:
         target = rewards + discounts * masks * Q(next_observations). With `chunk` = H > 1 the rows
         are those of `robo_rl.data.chunks`: `actions` (B, H * A), and only whole windows are drawn.
+        With `next_actions`, adds what was done at `next_observations`; the row's own where the
+        stream stops.
         """
         if not self._size:
             raise ValueError("ReplayBuffer.sample: the buffer is empty; add transitions first")
@@ -146,10 +154,13 @@ class ReplayBuffer:
             if value < 1:
                 raise ValueError(f"ReplayBuffer.sample: {name} must be >= 1, got {value}")
         if chunk == 1:
-            return self._gather(rng.integers(self._size, size=batch), n_step, discount)
-        if n_step > 1:
+            return self._gather(
+                rng.integers(self._size, size=batch), n_step, discount, next_actions
+            )
+        if n_step > 1 or next_actions:
             raise ValueError(
-                "ReplayBuffer.sample: a chunk is its own n-step window; leave n_step at 1"
+                "ReplayBuffer.sample: a chunk is its own n-step window, without next_actions; "
+                "leave n_step at 1"
             )
         rows = self._chunk_starts(rng, batch, chunk)
         out = self._gather(rows, chunk, discount)
@@ -179,8 +190,11 @@ class ReplayBuffer:
         window: np.ndarray = (rows[:, None] + np.arange(steps)) % self.capacity
         return window
 
-    def _gather(self, rows: np.ndarray, n_step: int, discount: float) -> Transitions:
+    def _gather(
+        self, rows: np.ndarray, n_step: int, discount: float, next_actions: bool = False
+    ) -> Transitions:
         out = {key: take(value, rows) for key, value in self._data.items()}
+        far = rows
         if n_step == 1:
             discounts = np.full(len(rows), discount, np.float32)
         else:
@@ -191,6 +205,10 @@ class ReplayBuffer:
             for key in ("next_observations", "terminated", "truncated"):
                 out[key] = take(self._data[key], far)
             out["rewards"] = sums
+        if next_actions:
+            stops = self._stops(far[:, None])[:, 0]
+            following = np.where(stops, far, (far + 1) % self.capacity)
+            out["next_actions"] = take(self._data["actions"], following)
         out["masks"] = 1.0 - np.asarray(out["terminated"]).astype(np.float32)
         out["discounts"] = discounts
         return out

@@ -30,8 +30,9 @@ def window_returns(
 def n_step(transitions: Transitions, n: int, discount: float) -> Transitions:
     """Every transition stretched to up to n steps, cut where its episode ends.
 
-    `rewards` become discounted sums; `next_observations`, `masks`, `terminated` and `truncated` are
-    those of the last step counted; `discounts` (N,) belongs on the bootstrap.
+    `rewards` become discounted sums; `next_observations`, `masks`, `terminated`, `truncated` and,
+    where present, `next_actions` are those of the last step counted; `discounts` (N,) belongs on
+    the bootstrap.
     """
     if n < 1:
         raise ValueError(f"n_step: n must be >= 1, got {n}")
@@ -43,8 +44,9 @@ def n_step(transitions: Transitions, n: int, discount: float) -> Transitions:
     sums, last, discounts = window_returns(rewards[rows], ends[rows], discount)
     far = rows[np.arange(len(ends)), last]
     out = dict(transitions)
-    for name in ("next_observations", "masks", "terminated", "truncated"):
-        out[name] = take(transitions[name], far)
+    for name in ("next_observations", "next_actions", "masks", "terminated", "truncated"):
+        if name in out:
+            out[name] = take(transitions[name], far)
     return {**out, "rewards": sums, "discounts": discounts}
 
 

@@ -43,7 +43,7 @@ def flatten_episodes(
         "episode_id": np.repeat(np.arange(len(episodes), dtype=np.int32), lengths),
     }
     if next_actions:
-        out["next_actions"] = np.concatenate([np.concatenate([a[1:], a[-1:]]) for a in actions])
+        out["next_actions"] = following_actions(out)
     for name in infos:
         out[name] = np.concatenate([episode.infos[name][:-1] for episode in episodes])
         out[f"next_{name}"] = np.concatenate([episode.infos[name][1:] for episode in episodes])
@@ -66,7 +66,7 @@ def take(arrays: Arrays, rows: np.ndarray) -> Arrays:
     return np.asarray(arrays[rows])
 
 
-def episode_ends(transitions: Transitions) -> np.ndarray:
+def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
     """(N,) bool, true at the last row of each episode, and wherever the task terminated."""
     episode_id = np.asarray(transitions["episode_id"])
     ends = np.empty(len(episode_id), bool)
@@ -75,6 +75,13 @@ def episode_ends(transitions: Transitions) -> np.ndarray:
     ends |= np.asarray(transitions["terminated"], bool)
     ends |= np.asarray(transitions["truncated"], bool)
     return ends
+
+
+def following_actions(transitions: Mapping[str, Arrays]) -> np.ndarray:
+    """(N, ...) the action of the next row; its own where the episode ends, see `episode_ends`."""
+    rows = np.arange(len(np.asarray(transitions["actions"])))
+    following = np.where(episode_ends(transitions), rows, rows + 1)
+    return np.asarray(transitions["actions"])[following]
 
 
 def _states(episodes: Sequence[Episode], rows: slice) -> Arrays:

@@ -11,6 +11,11 @@ A batch is a mapping of arrays that share a leading batch axis B:
 Rows of chunked data are n-step rows whose `actions` (B, H * A) hold the H actions of the window one
 after the other. To an agent they are one action in a larger box.
 
+An agent that cannot do without one of these names it in `NEEDS`, and the loops `supply` it:
+
+- `next_actions` (B, A): what was done at `next_observations`
+- `returns` (B,): discounted sum of the rewards from this step to the end of its episode
+
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 
@@ -20,6 +25,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from robo_rl.data.returns import monte_carlo_returns
+from robo_rl.data.transitions import following_actions
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.nn.policies import Policy
@@ -35,6 +42,8 @@ BATCH_KEYS = (
     "next_observations",
     "masks",
     "discounts",
+    "next_actions",
+    "returns",
     "succeeded",
 )
 
@@ -76,3 +85,51 @@ class Agent(Protocol):
 def batch_of(transitions: Transitions) -> dict[str, np.ndarray]:
     """The keys that agents read. `terminated` and `truncated` have become `masks` by now."""
     return {key: transitions[key] for key in BATCH_KEYS if key in transitions}
+
+
+def needs(agent: Agent) -> tuple[str, ...]:
+    """Optional batch keys that the agent cannot do without: its `NEEDS`, none by default."""
+    return tuple(getattr(agent, "NEEDS", ()))
+
+
+def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
+    """Transitions with what the agent needs, taken from their episodes where it is not there.
+
+    Returns are discounted by `config.discount`; with `config.endless_returns`, an episode that was
+    cut by time and paid the same at every step is taken to go on for ever. Raises ValueError where
+    the transitions do not say which rows are an episode, or where returns lack an episode's end.
+    """
+    lacking = [key for key in needs(agent) if key not in transitions]
+    if not lacking:
+        return transitions
+    unknown = {"episode_id", "terminated", "truncated"} - transitions.keys()
+    if unknown:
+        raise ValueError(
+            f"{agent.__name__.rpartition('.')[2]} needs {', '.join(lacking)} of whole episodes; "
+            f"the transitions lack {', '.join(sorted(unknown))}"
+        )
+    out = dict(transitions)
+    if "next_actions" in lacking:
+        out["next_actions"] = following_actions(out)
+    if "returns" in lacking:
+        _check_whole(out)
+        out["returns"] = monte_carlo_returns(
+            out["rewards"],
+            out["terminated"],
+            out["truncated"],
+            config.discount,
+            endless=getattr(config, "endless_returns", False),
+        )
+    return out
+
+
+def _check_whole(transitions: Transitions) -> None:
+    episode = np.asarray(transitions["episode_id"])
+    last = np.append(episode[1:] != episode[:-1], True)
+    ended = np.asarray(transitions["terminated"], bool) | np.asarray(transitions["truncated"], bool)
+    open_ended = episode[last & ~ended]
+    if len(open_ended):
+        raise ValueError(
+            f"returns need whole episodes: {len(open_ended)} of {int(last.sum())}, the first of "
+            f"them episode {open_ended[0]}, end neither terminated nor truncated; leave them out"
+        )

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from robo_rl.data.chunks import chunk
+from robo_rl.data.episodes import Arrays
 from robo_rl.data.returns import n_step
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.nn import optimise
 from robo_rl.nn.apply import Batch, Metrics
@@ -91,7 +92,7 @@ def train(
     `checkpoint_every` and at the end. Raises NonFiniteLoss before a checkpoint could be made of it.
     """
     monitor = Silent() if monitor is None else monitor
-    data = _checked(batch_of(_stretched(transitions, config, loop)))
+    data = _checked(_rows(agent, config, transitions, loop))
     if start is None:
         start = 0, initial_state(agent, config, transitions, loop)
     step, state = start
@@ -125,7 +126,7 @@ def train(
 
 def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
     """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
-    rows = batch_of(_stretched(transitions, config, loop))
+    rows = _rows(agent, config, transitions, loop)
     example = {key: jnp.asarray(value[:1]) for key, value in rows.items()}
     normaliser = None
     if loop.normalise:
@@ -225,15 +226,16 @@ class _Source:
         return np.asarray(_draw(self.keys, jnp.asarray(step), self.size, self.rows))
 
 
-def _stretched(transitions: Transitions, config: Any, loop: OfflineLoop) -> Transitions:
-    """n-step rows or chunks, where the loop asks for them."""
-    if loop.n_step == 1 and loop.chunk == 1:
-        return transitions
+def _rows(
+    agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
+) -> dict[str, np.ndarray]:
+    """What the agent reads: with what it needs, and in n-step rows or chunks if so asked."""
+    supplied: dict[str, Arrays] = dict(supply(agent, config, transitions))
     if loop.chunk > 1:
-        stretched = chunk(dict(transitions), loop.chunk, config.discount)
-    else:
-        stretched = n_step(dict(transitions), loop.n_step, config.discount)
-    return {name: np.asarray(value) for name, value in stretched.items()}
+        supplied = chunk(supplied, loop.chunk, config.discount)
+    elif loop.n_step > 1:
+        supplied = n_step(supplied, loop.n_step, config.discount)
+    return batch_of({name: np.asarray(value) for name, value in supplied.items()})
 
 
 def _checked(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.data.returns import monte_carlo_returns
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, needs, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
@@ -37,6 +38,9 @@ _STORED = (
     "truncated",
     "episode_id",
 )
+_SUPPLIED = ("next_actions", "returns")
+_NO_RETURN = -1e30
+"""The return of a row whose episode is not over: as a lower bound it binds nothing."""
 # 0 and 1 are the environment seeds'.
 _STREAM_UNIFORM, _STREAM_BATCH, _STREAM_NOISE, _STREAM_EPISODE_NOISE = 2, 3, 4, 5
 
@@ -211,27 +215,55 @@ class _Run:
         self._history: dict[str, list[float]] = {}
         self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
         self._queue: list[np.ndarray] = []  # actions of the chunk under way
-        self.offline, self.buffer = _buffers(spaces, recipe, loop, offline)
+        self._needs = needs(agent)
+        unknown = set(self._needs) - set(_SUPPLIED)
+        if unknown:
+            raise ValueError(
+                f"finetune: {recipe.agent} needs {', '.join(sorted(unknown))}, which experience "
+                "does not have; it learns offline only"
+            )
+        if offline is not None and recipe.needs_offline_data:
+            offline = supply(agent, config, offline)
+        self.offline, self.buffer = _buffers(spaces, recipe, loop, offline, self._needs)
 
     def episode(self) -> None:
         """One episode, or what is left of the budget, with its updates."""
         obs, _ = self.env.reset(seed=training_seed(self.loop.seed, self.episodes))
         self._noise.begin(self.episodes)
         self._queue = []
-        total, length, success = 0.0, 0, False
-        while True:
-            obs, reward, info, ended = self._step(np.asarray(obs, np.float32))
-            total, length = total + reward, length + 1
+        rewards: list[float] = []
+        success, terminated, ended = False, False, False
+        while not ended and self.env_steps < self.loop.env_steps:
+            obs, reward, info, terminated, ended = self._step(np.asarray(obs, np.float32))
+            rewards.append(reward)
             success |= bool(info.get("success", False))
             self._learn()
-            if ended or self.env_steps >= self.loop.env_steps:
-                break
         self.episodes += 1
         self.buffer.fill_episode("succeeded", np.float32(success))
+        if "returns" in self._needs and ended:
+            self.buffer.fill_episode("returns", self._returns(rewards, terminated))
         self.buffer.cut()
-        self._note({"episode_return": total, "episode_length": length, "episode_success": success})
+        self._note(
+            {
+                "episode_return": sum(rewards),
+                "episode_length": len(rewards),
+                "episode_success": success,
+            }
+        )
 
-    def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool]:
+    def _returns(self, rewards: list[float], terminated: bool) -> np.ndarray:
+        """Of every step of an episode that is over, (T,), as `contract.supply` takes them."""
+        last = np.arange(1, len(rewards) + 1) == len(rewards)
+        endless = getattr(self.config, "endless_returns", False)
+        return monte_carlo_returns(
+            np.array(rewards),
+            last & terminated,
+            last & (not terminated),
+            self.config.discount,
+            endless=endless,
+        )
+
+    def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool, bool]:
         action = self._action(obs)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
         self.buffer.add(
@@ -244,10 +276,12 @@ class _Run:
                 "terminated": bool(terminated),
                 "truncated": bool(truncated),
                 "succeeded": np.float32(0.0),
+                "returns": np.float32(_NO_RETURN),
             }
         )
         self.env_steps += 1
-        return next_obs, float(reward), info, bool(terminated or truncated)
+        ended = bool(terminated or truncated)
+        return next_obs, float(reward), info, bool(terminated), ended
 
     def _action(self, obs: np.ndarray) -> np.ndarray:
         step = self.env_steps
@@ -286,7 +320,14 @@ class _Run:
 
     def _one_update(self, config: Any) -> None:
         rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
-        batch = mixed_batch(rng, self.recipe, self.config.discount, self.offline, self.buffer)
+        batch = mixed_batch(
+            rng,
+            self.recipe,
+            self.config.discount,
+            self.offline,
+            self.buffer,
+            next_actions="next_actions" in self._needs,
+        )
         self.state, metrics = _update(self.agent, config, self.state, batch)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = sorted(name for name, value in values.items() if not np.isfinite(value))
@@ -332,13 +373,16 @@ def mixed_batch(
     discount: float,
     offline: ReplayBuffer | None,
     online: ReplayBuffer,
+    next_actions: bool = False,
 ) -> dict[str, np.ndarray]:
     """utd slices of batch_size rows, each led by its offline share; a slice is a critic step."""
     share = round(recipe.offline_fraction * recipe.batch_size)
     parts = []
     for buffer, rows in ((offline, share), (online, recipe.batch_size - share)):
         if buffer is not None and rows:
-            drawn = buffer.sample(rng, recipe.utd * rows, recipe.n_step, discount, recipe.chunk)
+            drawn = buffer.sample(
+                rng, recipe.utd * rows, recipe.n_step, discount, recipe.chunk, next_actions
+            )
             arrays = batch_of({key: np.asarray(value) for key, value in drawn.items()})
             parts.append({k: v.reshape(recipe.utd, rows, *v.shape[1:]) for k, v in arrays.items()})
     mixed = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
@@ -350,19 +394,21 @@ def _buffers(
     recipe: Recipe,
     loop: OnlineLoop,
     offline: Transitions | None,
+    needed: tuple[str, ...],
 ) -> tuple[ReplayBuffer | None, ReplayBuffer]:
     """The offline rows to mix in, if any, and the replay buffer."""
+    returns = ("returns",) if "returns" in needed else ()
     rows: dict[str, Any] = {}
     if recipe.needs_offline_data:
         if offline is None:
             raise ValueError("finetune: this recipe needs offline transitions, got none")
-        rows = {key: offline[key] for key in _STORED}
+        rows = {key: offline[key] for key in (*_STORED, *returns)}
         rows["succeeded"] = np.zeros(len(rows["rewards"]), np.float32)
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
         return mixed, ReplayBuffer.from_transitions(rows, loop.capacity)
     obs, action = (np.zeros(space.shape, np.float32) for space in spaces)
-    example = {
+    example: dict[str, Any] = {
         "observations": obs,
         "actions": action,
         "rewards": np.float32(0.0),
@@ -370,6 +416,7 @@ def _buffers(
         "terminated": False,
         "truncated": False,
         "succeeded": np.float32(0.0),
+        **{key: np.float32(0.0) for key in returns},
     }
     return mixed, ReplayBuffer(loop.capacity, example)
 

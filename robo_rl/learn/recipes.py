@@ -150,6 +150,19 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
     "iql": Recipe(agent="iql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Nair et al. 2020: the offline update goes on, on a buffer that starts as the dataset.
+    "awac": Recipe(agent="awac", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Nakamoto et al. 2023: the same update on symmetric batches.
+    "calql": Recipe(agent="calql", start="continued", offline_fraction=0.5, warmup_steps=0),
+    "cql": Recipe(agent="cql", start="continued", offline_fraction=0.5, warmup_steps=0),
+    # Tarasov et al. 2023: on symmetric batches, without the critics' penalty, the actor's falling.
+    "rebrac": Recipe(
+        agent="rebrac",
+        start="continued",
+        offline_fraction=0.5,
+        warmup_steps=0,
+        options=(("critic_bc_weight", 0.0), ("decay_steps", 1_000_000)),
+    ),
     # Park et al. 2025: the offline update goes on, on a buffer that starts as the dataset.
     "fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
     # Li et al. 2025: the same, on chunks of 5 actions.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.nn import optimise
-from robo_rl.nn.apply import Metrics, Params, apply_ensemble
+from robo_rl.nn.apply import Metrics, Params, apply_ensemble, subset
 from robo_rl.nn.networks import NetConfig, Scalar
 
 AGGREGATES = ("mean", "min")
@@ -15,6 +15,16 @@ def q(net: NetConfig, params: Params, aggregate: str, *inputs: jax.Array) -> jax
     """Mean or minimum (...) over the ensemble."""
     each = apply_ensemble(Scalar(net), params, *inputs)
     return jnp.mean(each, axis=0) if aggregate == "mean" else jnp.min(each, axis=0)
+
+
+def min_q(
+    net: NetConfig, params: Params, key: jax.Array, size: int, *inputs: jax.Array
+) -> jax.Array:
+    """Minimum (...) over `size` members drawn by `key`; over all where there are no more."""
+    members = jax.tree.leaves(params)[0].shape[0]
+    if size < members:
+        params = subset(params, jax.random.permutation(key, members)[:size])
+    return jnp.min(apply_ensemble(Scalar(net), params, *inputs), axis=0)
 
 
 def regress(

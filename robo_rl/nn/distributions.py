@@ -1,4 +1,4 @@
-"""Diagonal normal and tanh-squashed normal densities, summed over the action axis."""
+"""Diagonal normal and tanh-squashed normal densities, summed over the action axis; noise."""
 
 import math
 
@@ -27,3 +27,8 @@ def tanh_normal_sample(
     """A reparametrised action (..., A) in (-1, 1) and its log-density (...)."""
     pre_tanh = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
     return jnp.tanh(pre_tanh), tanh_normal_log_prob(pre_tanh, mean, log_std)
+
+
+def clipped_noise(key: jax.Array, shape: tuple[int, ...], std: float, clip: float) -> jax.Array:
+    """Normal noise of spread `std`, cut at +-`clip`, as TD3 smooths its targets."""
+    return jnp.clip(std * jax.random.normal(key, shape), -clip, clip)

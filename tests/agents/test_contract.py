@@ -10,6 +10,7 @@ import pytest
 
 from robo_rl import agents
 from robo_rl.agents import AGENTS
+from robo_rl.learn.contract import needs
 from robo_rl.nn import policies
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
@@ -22,6 +23,19 @@ NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
+    "awac": agents.awac.Config(actor=SMALL, critic=SMALL),
+    "calql": agents.calql.Config(actor=SMALL, critic=SMALL, samples=2),
+    "cql": agents.cql.Config(actor=SMALL, critic=SMALL, samples=2, utd=2),
+    "cql_maze": agents.cql.Config(
+        actor=SMALL,
+        critic=NORMED,
+        critics=4,
+        samples=2,
+        importance=False,
+        max_target_backup=True,
+        lagrange=True,
+        clip_low=-200.0,
+    ),
     "flowbc": agents.flowbc.Config(flow=SMALL, flow_steps=3, decay_steps=10),
     "fql": agents.fql.Config(flow=SMALL, actor=SMALL, critic=NORMED, flow_steps=3),
     "fql_min": agents.fql.Config(
@@ -35,10 +49,12 @@ CONFIGS = {
     "sac_min": agents.sac.Config(
         actor=SMALL, critic=NORMED, critics=2, actor_q="min", std="shared", backup_entropy=True
     ),
+    "rebrac": agents.rebrac.Config(actor=SMALL, critic=NORMED, critics=3, decay_steps=2),
     "residual_whole": agents.residual.Config(
         trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
     ),
     "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
+    "td3bc": agents.td3bc.Config(actor=SMALL, critic=SMALL),
 }
 CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
 
@@ -53,14 +69,28 @@ def test_every_agent_has_a_case():
 
 def test_an_unknown_agent_lists_the_known_ones():
     with pytest.raises(ValueError, match=f"known: {', '.join(sorted(AGENTS))}"):
-        agents.get("td3")
+        agents.get("dqn")
+
+
+@pytest.fixture
+def batch(batch, case):
+    """With what the agent of the case says that it needs, and nothing more."""
+    more = {
+        "next_actions": np.roll(batch["actions"], -1, axis=0),
+        "returns": np.linspace(-1.0, 1.0, 8, dtype=np.float32),
+    }
+    return {**batch, **{key: more[key] for key in needs(_agent(case))}}
+
+
+def _agent(case):
+    return AGENTS[case.split("_")[0]]
 
 
 class Jitted:
     """The functions of one case, compiled once for all tests of a process."""
 
     def __init__(self, case):
-        self.agent, self.config = AGENTS[case.split("_")[0]], CONFIGS[case]
+        self.agent, self.config = _agent(case), CONFIGS[case]
         self.traces = 0
         self.init = jax.jit(functools.partial(self.agent.init, self.config))
         self.update = jax.jit(self._counted)
@@ -183,6 +213,14 @@ def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
 
 
 @CASES
+def test_a_batch_without_what_the_agent_needs_is_refused_by_name(case, batch):
+    for key in needs(_agent(case)):
+        rest = {name: value for name, value in batch.items() if name != key}
+        with pytest.raises(ValueError, match=f"init: the batch lacks {key}"):
+            _agent(case).init(CONFIGS[case], jax.random.key(0), rest)
+
+
+@CASES
 def test_configs_are_frozen_and_hashable(case):
     config = CONFIGS[case]
     assert hash(config) == hash(dataclasses.replace(config))
@@ -263,6 +301,32 @@ def test_configs_are_frozen_and_hashable(case):
         ("residual", {"critic_lr": 0.0}),
         ("residual", {"clip_norm": -1.0}),
         ("residual", {"weight_decay": -1.0}),
+        ("td3bc", {"alpha": -1.0}),
+        ("td3bc", {"critics": 0}),
+        ("td3bc", {"subset": 3}),
+        ("td3bc", {"utd": 0}),
+        ("td3bc", {"target_noise": -1.0}),
+        ("td3bc", {"noise_clip": -1.0}),
+        ("td3bc", {"discount": 0.0}),
+        ("td3bc", {"polyak": 0.0}),
+        ("td3bc", {"actor_lr": 0.0}),
+        ("td3bc", {"critic_lr": 0.0}),
+        ("awac", {"utd": 2}),
+        ("awac", {"inverse_temperature": -1.0}),
+        ("awac", {"weight_clip": 0.0}),
+        ("awac", {"critics": 0}),
+        ("calql", {"samples": 0}),
+        ("cql", {"weight": -1.0}),
+        ("cql", {"samples": 0}),
+        ("cql", {"clip_low": 1.0, "clip_high": 0.0}),
+        ("cql", {"gap": float("nan")}),
+        ("cql", {"multiplier_lr": 0.0}),
+        ("cql", {"critics": 0}),
+        ("rebrac", {"utd": 0}),
+        ("rebrac", {"actor_bc_weight": -1.0}),
+        ("rebrac", {"critic_bc_weight": -1.0}),
+        ("rebrac", {"decay_steps": -1}),
+        ("rebrac", {"decay_to": 1.5}),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_name_of_its_field(name, wrong):

@@ -178,11 +178,11 @@ def test_transitions_by_hand(write):
     np.testing.assert_array_equal(flat["terminated"], [False, True, False, False])
     np.testing.assert_array_equal(flat["truncated"], [False, False, False, True])
     np.testing.assert_array_equal(flat["episode_id"], [0, 0, 1, 1])
-    np.testing.assert_array_equal(flat["mc_returns"], [2, 2, 2, 2])
+    np.testing.assert_array_equal(flat["returns"], [2, 2, 2, 2])
     np.testing.assert_allclose(flat["next_actions"][:, 0], [0.2, 0.2, 0.2, 0.2])
     np.testing.assert_array_equal(flat["qpos"][:, 0], [5, 6, 5, 6])
     np.testing.assert_array_equal(flat["next_qpos"][:, 0], [6, 7, 6, 7])
-    for name in ("observations", "actions", "rewards", "next_observations", "masks", "mc_returns"):
+    for name in ("observations", "actions", "rewards", "next_observations", "masks", "returns"):
         assert flat[name].dtype == np.float32, name
 
 

@@ -122,6 +122,29 @@ def test_what_the_end_of_an_episode_tells_is_written_into_its_rows_only(ended):
     np.testing.assert_array_equal(batch["succeeded"], [1, 1, 0, 0])
 
 
+def test_a_value_for_every_step_is_written_in_the_order_of_the_steps():
+    buffer = ReplayBuffer(4, {**EXAMPLE, "returns": np.float32(0.0)})
+    for number in range(6):
+        buffer.add({**step(number, truncated=number == 0), "returns": np.float32(0.0)})
+    buffer.fill_episode("returns", np.array([5.0, 4.0, 3.0, 2.0, 1.0]))  # of steps 1 to 5
+    batch = everything(buffer, n=1, discount=1.0)
+    np.testing.assert_array_equal(batch["observations"][:, 0], [4, 5, 2, 3])
+    np.testing.assert_array_equal(batch["returns"], [2, 1, 4, 3])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, [1, 1, 4, 4]), (2, [1, 1, 4, 4])])
+def test_next_actions_are_those_of_the_step_after_the_window(n, expected):
+    buffer = ReplayBuffer(8, EXAMPLE)
+    for number in (0, 1, 3, 4):
+        buffer.add({**step(number, truncated=number == 1), "actions": np.float32([number])})
+    rng = np.random.default_rng(0)
+    batch = buffer.sample(rng, 64, n_step=n, next_actions=True)
+    pairs = dict(zip(batch["actions"][:, 0], batch["next_actions"][:, 0], strict=True))
+    assert pairs == dict(zip([0, 1, 3, 4], expected, strict=True))
+    with pytest.raises(ValueError, match="without next_actions"):
+        buffer.sample(rng, 4, chunk=2, next_actions=True)
+
+
 def test_one_long_stream_in_a_full_ring_does_not_bite_its_tail():
     buffer = ReplayBuffer(3, EXAMPLE)
     for number in range(3):
@@ -202,8 +225,8 @@ def test_state_of_another_buffer_is_refused():
     wider = {**EXAMPLE, "actions": np.zeros(2, np.float32)}
     with pytest.raises(ValueError, match=r"actions must be float32 \(0, 2\)"):
         ReplayBuffer(4, wider).load_state_dict(state)
-    more = {**EXAMPLE, "mc_returns": np.float32(0)}
-    with pytest.raises(ValueError, match=r"expected the arrays.*mc_returns"):
+    more = {**EXAMPLE, "returns": np.float32(0)}
+    with pytest.raises(ValueError, match=r"expected the arrays.*returns"):
         ReplayBuffer(4, more).load_state_dict(state)
 
 
@@ -247,7 +270,7 @@ def test_an_added_episode_equals_its_steps(capacity, episode):
 
 
 def test_an_added_episode_can_bring_its_returns():
-    buffer = ReplayBuffer(8, {**EXAMPLE, "mc_returns": np.float32(0)})
+    buffer = ReplayBuffer(8, {**EXAMPLE, "returns": np.float32(0)})
     episode = Episode(
         observations=np.arange(4.0)[:, None],
         actions=np.zeros((3, 1)),
@@ -256,8 +279,8 @@ def test_an_added_episode_can_bring_its_returns():
         truncations=np.zeros(3, bool),
     )
     buffer.add_episode(episode, discount=0.5)
-    np.testing.assert_allclose(everything(buffer)["mc_returns"], [3, 4, 4])
-    with pytest.raises(ValueError, match=r"the episode lacks \['mc_returns'\]"):
+    np.testing.assert_allclose(everything(buffer)["returns"], [3, 4, 4])
+    with pytest.raises(ValueError, match=r"the episode lacks \['returns'\]"):
         buffer.add_episode(episode)
 
 

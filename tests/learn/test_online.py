@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql, qc, residual, sac
+from robo_rl.agents import bc, calql, iql, qc, rebrac, residual, sac
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.contract import batch_of, supply
 from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
@@ -154,6 +154,33 @@ def test_chunks_are_played_open_loop_and_dropped_at_a_reset(data):
     wrong = dataclasses.replace(recipe, chunk=2)
     with pytest.raises(ValueError, match="train it on chunks of that length"):
         online.finetune(qc, config, env, wrong, LOOP, pretrained)
+
+
+def _continued(agent, config, recipe, data, env):
+    """What `recipe` does from the agent's first state; its last checkpoint and its metrics."""
+    config, memory = recipe.configure(config), Memory()
+    example = batch_of({k: v[:1] for k, v in supply(agent, config, data).items()})
+    state = agent.init(config, jax.random.key(0), example)
+    online.finetune(agent, config, env, recipe, LOOP, state, offline=data, monitor=memory)
+    return memory.saved[max(memory.saved)], memory.rows
+
+
+def test_returns_of_finished_episodes_come_into_the_buffer(data):
+    """`Endless` pays 1 a step and is cut after 4; a discount of 0.5 makes it 2 for ever."""
+    config = calql.Config(actor=SMALL, critic=SMALL, samples=2, discount=0.5)
+    recipe = Recipe(agent="calql", start="continued", offline_fraction=0.5, batch_size=8)
+    recipe = dataclasses.replace(recipe, warmup_steps=40)
+    stored, rows = _continued(calql, config, recipe, collect(Endless(), 10), Endless())
+    np.testing.assert_allclose(stored["buffer/data/returns"], 2.0)
+    assert "bound_rate" in rows[-1]
+
+
+def test_next_actions_come_with_every_batch(data):
+    config = rebrac.Config(actor=SMALL, critic=NORMED, critics=2)
+    recipe = Recipe(agent="rebrac", start="continued", offline_fraction=0.5, batch_size=8)
+    recipe = dataclasses.replace(recipe, warmup_steps=40, utd=2)
+    _, rows = _continued(rebrac, config, recipe, data, Reach())
+    assert rows[-1]["next_distance"] > 0.0
 
 
 def test_a_seeded_buffer_holds_the_offline_rows_first(data):

@@ -56,3 +56,12 @@ def test_samples_have_the_density_that_is_reported():
     entropy, _ = scipy.integrate.quad(minus_p_log_p, -1 + 1e-9, 1 - 1e-9)
     assert float(-log_prob.mean()) == pytest.approx(entropy, abs=0.01)
     assert float(jnp.abs(actions).max()) < 1.0
+
+
+def test_clipped_noise_has_its_spread_and_never_leaves_its_bounds():
+    """Spread 0.2 within +-0.5 is hardly cut; a spread of 5 is nearly always at a bound."""
+    narrow = distributions.clipped_noise(jax.random.key(0), (20_000,), 0.2, 0.5)
+    assert float(jnp.std(narrow)) == pytest.approx(0.2, abs=0.01)
+    wide = distributions.clipped_noise(jax.random.key(0), (20_000,), 5.0, 0.5)
+    assert float(jnp.abs(wide).max()) == 0.5
+    assert float(jnp.mean(jnp.abs(wide) == 0.5)) == pytest.approx(0.92, abs=0.01)

@@ -1,0 +1,206 @@
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robo_rl.agents import calql, cql, sac
+from robo_rl.learn.contract import batch_of, supply
+from robo_rl.nn.apply import apply_ensemble
+from robo_rl.nn.networks import NetConfig, Scalar
+from tests.probe_envs import Match, OneStep, TwoSteps, collect
+
+SMALL = NetConfig(hidden=(8, 8))
+CONFIG = cql.Config(actor=SMALL, critic=SMALL, samples=3)
+CALIBRATED = calql.Config(actor=SMALL, critic=SMALL, samples=3)
+INIT = jax.jit(cql.init, static_argnums=0)
+UPDATE = jax.jit(cql.update, static_argnums=0)
+quick = pytest.mark.usefixtures("quick_compile")
+
+
+def test_the_soft_maximum_with_importance_by_hand():
+    """log(e^1 / 0.5 + e^2 / 0.25), whatever the data's action is worth."""
+    density = jnp.log(jnp.array([[0.5, 0.25]]))
+    for data in (0.0, 9.0):
+        got = cql.soft_maximum(jnp.array([[[1.0, 2.0]]]), density, jnp.array([[data]]), True)
+        assert float(got[0, 0]) == pytest.approx(math.log(2 * math.e + 4 * math.e**2), rel=1e-6)
+
+
+def test_the_soft_maximum_without_importance_by_hand():
+    """log((e^1 + e^2 + e^3) / 3): the data's action is one of three."""
+    got = cql.soft_maximum(
+        jnp.array([[[1.0, 2.0]]]), jnp.full((1, 2), 7.0), jnp.array([[3.0]]), False
+    )
+    expected = math.log((math.e + math.e**2 + math.e**3) / 3)
+    assert float(got[0, 0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_a_constant_q_only_the_size_of_the_box_is_left():
+    """Uniform actions in [-1, 1]^2 have density 1 / 4: log(M * 4) whatever Q is."""
+    sampled = jnp.full((2, 5, 6), 3.0)
+    density = jnp.full((5, 6), -2 * math.log(2.0))
+    got = cql.soft_maximum(sampled, density, jnp.full((2, 5), 3.0), True) - 3.0
+    np.testing.assert_allclose(got, math.log(24.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("excess", "sign"), [(2.0, -1.0), (-2.0, 1.0)])
+def test_the_multiplier_rises_where_the_gap_is_exceeded(excess, sign):
+    """d(-e^m x)/dm = -x at m = 0; descent raises m where x > 0."""
+    slope = jax.grad(cql.multiplier_loss)(jnp.zeros(()), jnp.asarray(excess))
+    assert float(slope) == pytest.approx(-excess)
+    assert np.sign(float(slope)) == sign
+
+
+def _q(params, obs, actions):
+    return np.asarray(apply_ensemble(Scalar(SMALL), params, obs, actions))
+
+
+@quick
+def test_losses_of_one_update_add_up(batch):
+    state = INIT(CONFIG, jax.random.key(0), batch)
+    _, metrics = UPDATE(CONFIG, state, batch)
+    total = float(metrics["td_loss"]) + 5.0 * float(metrics["regulariser"])
+    assert float(metrics["critic_loss"]) == pytest.approx(total, rel=1e-5)
+    off, _ = UPDATE(dataclasses.replace(CONFIG, weight=0.0), state, batch)
+    plain, _ = UPDATE(CONFIG, state, batch)
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(
+            jax.tree.leaves(off.params["critic"]),
+            jax.tree.leaves(plain.params["critic"]),
+            strict=True,
+        )
+    )
+
+
+@quick
+def test_without_the_regulariser_it_is_sac(batch):
+    """Up to the draws of the next action, which have no say where every row terminated."""
+    ended = {**batch, "masks": np.zeros(8, np.float32)}
+    config = dataclasses.replace(CONFIG, weight=0.0)
+    plain = sac.Config(**{f.name: getattr(config, f.name) for f in dataclasses.fields(sac.Config)})
+    state = INIT(config, jax.random.key(0), ended)
+    after, _ = UPDATE(config, state, ended)
+    rest = {k: v for k, v in state.params.items() if k != "multiplier"}
+    opt = {k: v for k, v in state.opt.items() if k != "multiplier"}
+    expected, _ = sac.update(plain, dataclasses.replace(state, params=rest, opt=opt), ended)
+    for name in rest:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+            after.params[name],
+            expected.params[name],
+        )
+
+
+@quick
+def test_a_clipped_regulariser_pushes_nothing(batch):
+    """Bounds above any value it takes: a constant, whose gradient is none."""
+    config = dataclasses.replace(CONFIG, clip_low=1e3, clip_high=1e4)
+    state = INIT(config, jax.random.key(0), batch)
+    clipped, metrics = UPDATE(config, state, batch)
+    off, _ = UPDATE(dataclasses.replace(config, weight=0.0), state, batch)
+    assert float(metrics["regulariser"]) == pytest.approx(1e3)
+    jax.tree.map(np.testing.assert_array_equal, clipped.params["critic"], off.params["critic"])
+
+
+@quick
+def test_the_multiplier_moves_only_where_it_is_asked_for(batch):
+    state = INIT(CONFIG, jax.random.key(0), batch)
+    still, _ = UPDATE(CONFIG, state, batch)
+    assert float(still.params["multiplier"]) == 0.0
+    config = dataclasses.replace(CONFIG, lagrange=True, gap=-100.0)
+    moved, metrics = UPDATE(config, state, batch)
+    assert float(metrics["multiplier"]) == 1.0
+    assert float(moved.params["multiplier"]) > 0.0
+
+
+@quick
+def test_the_best_of_several_next_actions_is_no_worse_than_any(batch):
+    config = dataclasses.replace(CONFIG, max_target_backup=True, samples=50)
+    state = INIT(config, jax.random.key(0), batch)
+    obs = jnp.asarray(batch["next_observations"])
+    best = cql._next_q(config, state, obs, jax.random.key(1))
+    for seed in range(5):
+        one = cql._next_q(CONFIG, state, obs, jax.random.key(seed))
+        assert (np.asarray(best) >= np.asarray(one) - 0.05).all()
+
+
+@quick
+def test_the_returns_bound_what_the_policy_is_worth_but_not_uniform_actions(batch):
+    sampled = jnp.array([[[-5.0, 1.0, -5.0]]])  # here, ahead, anywhere
+    raised, metrics = cql._calibrated(sampled, jnp.array([-2.0]), 2)
+    np.testing.assert_array_equal(raised, [[[-2.0, 1.0, -5.0]]])
+    assert float(metrics["bound_rate"]) == 0.5
+    low = {**batch, "returns": np.full(8, -1e30, np.float32)}
+    state = INIT(CONFIG, jax.random.key(0), batch)
+    calibrated = jax.jit(calql.update, static_argnums=0)(CALIBRATED, state, low)[0]
+    jax.tree.map(
+        np.testing.assert_array_equal, calibrated.params, UPDATE(CONFIG, state, batch)[0].params
+    )
+
+
+@quick
+def test_returns_of_the_batch_leave_cql_alone(batch):
+    state = INIT(CONFIG, jax.random.key(0), batch)
+    with_returns = {**batch, "returns": np.full(8, 9.0, np.float32)}
+    first, second = (UPDATE(CONFIG, state, rows)[0].params for rows in (batch, with_returns))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+def _run(agent, config, batch, steps):
+    state = agent.init(config, jax.random.key(0), batch)
+    return jax.lax.scan(lambda c, _: agent.update(config, c, batch), state, None, length=steps)[0]
+
+
+PROBE = {
+    "actor": NetConfig(hidden=(16, 16)),
+    "critic": NetConfig(hidden=(16, 16)),
+    "samples": 4,
+    "discount": 0.5,
+    "polyak": 0.1,
+    "actor_lr": 3e-3,
+    "critic_lr": 3e-3,
+}
+
+
+@pytest.mark.parametrize(
+    ("env", "obs", "expected"),
+    [(OneStep(), 0.0, 1.0), (TwoSteps(), -1.0, 0.5), (TwoSteps(), 1.0, 1.0)],
+)
+def test_values_of_probe_environments_with_a_light_regulariser(env, obs, expected):
+    config = cql.Config(**PROBE, weight=0.0)
+    state = _run(cql, config, batch_of(collect(env, 64)), 600)
+    q = apply_ensemble(
+        Scalar(config.critic), state.params["critic"], jnp.array([[obs]]), jnp.zeros((1, 1))
+    )
+    np.testing.assert_allclose(q, expected, atol=0.1)
+
+
+def test_actions_that_the_data_lack_are_worth_less_than_those_they_have():
+    """`OneStep` pays 1 for any action; the data only know 0.5. SAC sees no difference."""
+    data = batch_of(collect(OneStep(), 64, lambda obs: np.full(1, 0.5, np.float32)))
+    actions = jnp.array([[0.5], [-0.9]])
+    seen = {}
+    for weight in (0.0, 1.0):
+        state = _run(cql, cql.Config(**PROBE, weight=weight), data, 600)
+        net = Scalar(NetConfig(hidden=(16, 16)))
+        known, unknown = np.mean(
+            apply_ensemble(net, state.params["critic"], jnp.zeros((2, 1)), actions), axis=0
+        )
+        seen[weight] = known - unknown
+    assert seen[1.0] > 1.0
+    assert abs(seen[0.0]) < 0.7
+
+
+def test_it_beats_the_behaviour_in_a_contextual_bandit():
+    """Uniform actions have a mean of 0; the best action is s / 2."""
+    config = calql.Config(**{**PROBE, "samples": 2}, weight=0.1)
+    data = batch_of(supply(calql, config, collect(Match(), 512)))
+    state = _run(calql, config, data, 1500)
+    obs = jnp.linspace(-0.8, 0.8, 9)[:, None]
+    action = calql.act(config, state, obs, jax.random.key(0))
+    np.testing.assert_allclose(action, obs / 2, atol=0.2)
