@@ -10,12 +10,11 @@ WHEEL := build/wheel
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
 
-# Lint, types and a quick look at the source; then the whole suite on the built wheel, elsewhere.
+# Lint and types; then the whole suite on the built wheel, elsewhere.
 test: lint wheel
 	cd $(WHEEL)/site && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p robo_rl
 	cd $(WHEEL)/site && PYTHONPATH=. $(BIN)/lint-imports --no-cache --no-logo --config $(CURDIR)/pyproject.toml
-	$(BIN)/python -m pytest -n 2 tests/test_packaging.py tests/nn tests/launch/test_cli.py
-	cd $(WHEEL) && PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -m pytest -n 2 -m "not learning"
+	cd $(WHEEL) && PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not learning"
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest -m learning
