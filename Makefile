@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning bench lint wheel clean
+.PHONY: quickstart test test-learning bench bench-d3rlpy lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -21,6 +21,12 @@ test-learning: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+# The same, and side by side with d3rlpy, in an environment of its own: it pins another Gymnasium.
+bench-d3rlpy: $(STAMP)
+	test -x $(VENV)-d3rlpy/bin/python || $(PYTHON) -m venv $(VENV)-d3rlpy
+	$(VENV)-d3rlpy/bin/python -m pip install --quiet d3rlpy==2.8.1
+	$(BIN)/python -m benchmarks.bench --d3rlpy $(VENV)-d3rlpy/bin/python $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

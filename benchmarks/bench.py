@@ -64,6 +64,10 @@ class Row:
     unit: str
     spread: float = 0.0
 
+    def line(self) -> str:
+        """For the table."""
+        return f"{self.name:<36}{self.value:12.3f} {self.unit:<6} +- {self.spread:.3g}"
+
 
 def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
     """Median seconds of a call, and the distance of its quartiles; the first call is left out."""
@@ -244,13 +248,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the dataset to be read")
+    parser.add_argument("--d3rlpy", type=pathlib.Path, help="Python that has it, to compare with")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench.json"))
     options = parser.parse_args()
     rows: list[Row] = []
 
     def show(new: list[Row]) -> None:
         for row in new:
-            print(f"{row.name:<36}{row.value:12.3f} {row.unit:<6} +- {row.spread:.3g}", flush=True)
+            print(row.line(), flush=True)
         rows.extend(new)
 
     print(f"{jax.default_backend()}, {len(os.sched_getaffinity(0))} cores")
@@ -260,6 +265,10 @@ def main() -> None:
         show(online_rows(utd, options.repeats))
     show(act_rows())
     show(data_rows(options.rows, options.repeats))
+    if options.d3rlpy:
+        from benchmarks import side_by_side
+
+        show(side_by_side.rows(options.d3rlpy, options.repeats))
     aside = options.out.with_suffix(".part")
     aside.write_text(json.dumps({"rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
     aside.replace(options.out)

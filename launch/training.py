@@ -207,16 +207,6 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
     """Export a run's newest policy; the folder, and how far NumPy is from JAX at most."""
     trained = load(source)
     folder = out or trained.run.path / "policy"
-    key = jax.random.key(0)
-    policy = trained.agent.policy(trained.config, trained.state)
-    observations = exporting.probe_observations(trained.transitions["observations"])
-    noise = policies.noise(policy, key, observations.shape[:-1])
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            trained.agent.act(trained.config, trained.state, jnp.asarray(observations), key)
-        )
-
     stored = trained.run.config
     interface = exporting.Interface(
         rate_hz=CONTROL_HZ,
@@ -229,16 +219,39 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
             "step": trained.run.checkpoints.latest(),
         },
     )
-    difference = exporting.export(
+    observations = trained.transitions["observations"]
+    difference = export_state(
+        folder, trained.agent, trained.config, trained.state, observations, interface
+    )
+    return folder, difference
+
+
+def export_state(
+    folder: pathlib.Path,
+    agent: Agent,
+    config: Any,
+    state: State,
+    observations: np.ndarray,
+    interface: exporting.Interface,
+) -> float:
+    """Export the policy of a state; how far NumPy is from JAX at most, on data like (B, O)."""
+    key = jax.random.key(0)
+    policy = agent.policy(config, state)
+    probes = exporting.probe_observations(observations)
+    noise = policies.noise(policy, key, probes.shape[:-1])
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.asarray(agent.act(config, state, jnp.asarray(observations), key))
+
+    return exporting.export(
         folder,
         policy,
         interface,
         act=act,
-        observations=observations,
+        observations=probes,
         load=NumpyPolicy.load,
         noise=None if noise is None else np.asarray(noise),
     )
-    return folder, difference
 
 
 def train(options: "cli.Train") -> int:
