@@ -20,10 +20,11 @@ def standard_normal(count=200_001):
 
 def minimiser(loss, samples, low=-50.0, high=50.0):
     """The v of the least mean of a convex `loss` of samples - v, by bisection of its slope."""
-    slope = jax.jit(jax.grad(lambda v: jnp.mean(loss(samples - v))))
+    # The samples are an argument: as a constant they would be compiled into the program.
+    slope = jax.jit(jax.grad(lambda v, x: jnp.mean(loss(x - v))))
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if slope(middle) > 0.0 else (middle, high)
+        low, high = (low, middle) if slope(middle, samples) > 0.0 else (middle, high)
     return 0.5 * (low + high)
 
 
