@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning lint wheel clean
+.PHONY: quickstart test test-learning bench lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -18,6 +18,9 @@ test: lint wheel
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest -m learning
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

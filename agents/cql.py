@@ -46,9 +46,9 @@ class Config(sac.Config):
     """Correct each sampled action by its log-density."""
     max_target_backup: bool = False
     """Bootstrap from the best of `samples` next actions (mazes need it)."""
-    clip_low: float = -math.inf
-    """Bounds of the regulariser, row by row: -200 in mazes."""
-    clip_high: float = math.inf
+    clip_low: float = -1e9
+    """Bounds of the regulariser, row by row: -200 in mazes. These bind nothing."""
+    clip_high: float = 1e9
     lagrange: bool = False
     """Learn a factor on `weight` that holds the regulariser at `gap`."""
     gap: float = 0.8

@@ -85,7 +85,7 @@ class Dataset:
 
         With `mc_discount`, adds `returns` (N,), see `monte_carlo_returns`.
         """
-        episodes = self.episodes(infos)
+        episodes = list(_read(self, infos, attributes=False))
         try:
             out = flatten_episodes(episodes, next_actions=next_actions, infos=infos)
         except ValueError as error:
@@ -136,7 +136,10 @@ def _storage(dataset: Dataset) -> MinariStorage:
         raise DatasetError(f"Minari cannot open {dataset.folder}: {error}") from error
 
 
-def _read(dataset: Dataset, infos: Sequence[str] | None) -> Iterator[Episode]:
+def _read(
+    dataset: Dataset, infos: Sequence[str] | None, attributes: bool = True
+) -> Iterator[Episode]:
+    """Episodes as stored; without `attributes`, seeds and metadata are left out."""
     plain = dataset.metadata["data_format"] == "hdf5" and not any(
         _needs_decoding(space, dataset.metadata)
         for space in (dataset.observation_space, dataset.action_space)
@@ -148,7 +151,7 @@ def _read(dataset: Dataset, infos: Sequence[str] | None) -> Iterator[Episode]:
     try:
         with h5py.File(file, "r") as main:
             for index in range(dataset.total_episodes):
-                yield _episode(main[f"episode_{index}"], infos)
+                yield _episode(h5py.h5g.open(main.id, b"episode_%d" % index), infos, attributes)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DatasetCorruptError(
             f"{file} cannot be read: {error}. It is damaged or was not written to its end; "
@@ -169,20 +172,33 @@ def _needs_decoding(space: gymnasium.Space[Any], metadata: Mapping[str, Any]) ->
     return not isinstance(space, numeric)
 
 
-def _episode(group: Any, infos: Sequence[str] | None) -> Episode:
-    attributes = dict(group.attrs)
-    seed = attributes.get("seed")
+def _episode(group: Any, infos: Sequence[str] | None, attributes: bool) -> Episode:
+    """From the id of a group, by HDF5's own calls: h5py's objects cost more than the reading."""
+    stored: dict[str, Any] = dict(h5py.Group(group).attrs) if attributes else {}
+    seed = stored.get("seed")
     reserved = ("id", "seed", "total_steps")
+    wants_infos = infos is None or len(infos) > 0
     return Episode(
-        observations=_arrays(group["observations"]),
-        actions=np.asarray(_arrays(group["actions"])),
-        rewards=group["rewards"][()],
-        terminations=group["terminations"][()],
-        truncations=group["truncations"][()],
-        infos=_infos(group.get("infos"), infos),
+        observations=_opened(group, b"observations"),
+        actions=np.asarray(_opened(group, b"actions")),
+        rewards=np.asarray(_opened(group, b"rewards")),
+        terminations=np.asarray(_opened(group, b"terminations")),
+        truncations=np.asarray(_opened(group, b"truncations")),
+        infos=_infos(h5py.Group(group).get("infos"), infos) if wants_infos else {},
         seed=None if seed is None else int(seed),
-        metadata={k: _plain(v) for k, v in attributes.items() if k not in reserved},
+        metadata={k: _plain(v) for k, v in stored.items() if k not in reserved},
     )
+
+
+def _opened(group: Any, name: bytes) -> Arrays:
+    """What is called `name` in the group of this id."""
+    node = h5py.h5o.open(group, name)
+    if not isinstance(node, h5py.h5d.DatasetID):
+        return _arrays(h5py.Group(node))
+    out = np.empty(node.shape, node.dtype)
+    if out.size:
+        node.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
+    return out
 
 
 def _infos(group: Any, wanted: Sequence[str] | None) -> dict[str, np.ndarray]:

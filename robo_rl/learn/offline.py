@@ -94,7 +94,7 @@ def train(
     monitor = Silent() if monitor is None else monitor
     data = _checked(_rows(agent, config, transitions, loop))
     if start is None:
-        start = 0, initial_state(agent, config, transitions, loop)
+        start = 0, _first_state(agent, config, transitions, data, loop)
     step, state = start
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
@@ -127,6 +127,17 @@ def train(
 def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
     """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
     rows = _rows(agent, config, transitions, loop)
+    return _first_state(agent, config, transitions, rows, loop)
+
+
+def _first_state(
+    agent: Agent,
+    config: Any,
+    transitions: Transitions,
+    rows: Mapping[str, np.ndarray],
+    loop: OfflineLoop,
+) -> State:
+    """`initial_state`, where the rows that the agent reads are at hand already."""
     example = {key: jnp.asarray(value[:1]) for key, value in rows.items()}
     normaliser = None
     if loop.normalise:

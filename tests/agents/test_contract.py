@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from robo_rl.learn.contract import needs
 from robo_rl.nn import policies
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
-from robo_rl.runs import trees
+from robo_rl.runs import configs, trees
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -226,6 +227,12 @@ def test_a_batch_without_what_the_agent_needs_is_refused_by_name(case, batch):
         rest = {name: value for name, value in batch.items() if name != key}
         with pytest.raises(ValueError, match=f"init: the batch lacks {key}"):
             _agent(case).init(CONFIGS[case], jax.random.key(0), rest)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), *(a.Config() for a in AGENTS.values())])
+def test_configs_come_back_from_the_file_of_a_run(config):
+    text = json.dumps(configs.to_json(config), allow_nan=False)
+    assert configs.from_json(type(config), json.loads(text)) == config
 
 
 @CASES

@@ -1,0 +1,269 @@
+"""How fast the learners, the data and the policies are: a table, and bench.json.
+
+    make bench
+
+Medians over repeats, with the spread between the quartiles. Everything is compared within this one
+process. `share_of_limit` is the time that the matrix products of an update take alone, measured
+here and counted from shapes, over the time of the update. An update of TD3+BC and ReBRAC is two
+steps of the critics and one of the actor; of SAC at UTD 4, four and one.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from benchmarks import matmuls
+from robo_rl import agents
+from robo_rl.hardware.policy import NumpyPolicy
+from robo_rl.learn import offline, online
+from robo_rl.learn.contract import Agent, batch_of, supply
+from robo_rl.learn.offline import OfflineLoop
+from robo_rl.learn.online import OnlineLoop
+from robo_rl.learn.recipes import Recipe
+from robo_rl.nn.networks import NetConfig
+from robo_rl.runs import export as exporting
+
+OBSERVATION, ACTION, ROWS, BATCH = 28, 5, 100_000, 256
+TWO = NetConfig()
+NORMED = NetConfig(layer_norm="before")
+CASES: dict[str, tuple[str, Any]] = {
+    "iql": ("iql", agents.iql.Config()),
+    "td3bc": ("td3bc", agents.td3bc.Config()),
+    "rebrac_2x256": (
+        "rebrac",
+        agents.rebrac.Config(actor=TWO, critic=NetConfig(layer_norm="after")),
+    ),
+    "rebrac": ("rebrac", agents.rebrac.Config()),
+    "cql": ("cql", agents.cql.Config()),
+    "sac_utd4": ("sac", agents.sac.Config(utd=4)),
+    "fql_2x256": ("fql", agents.fql.Config(flow=TWO, actor=TWO, critic=TWO)),
+    "fql": ("fql", agents.fql.Config()),
+}
+SEEDS = ("iql", "td3bc")
+"""Also with 8 seeds in one program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure."""
+
+    name: str
+    value: float
+    unit: str
+    spread: float = 0.0
+
+
+def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Median seconds of a call, and the distance of its quartiles; the first call is left out."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    low, middle, high = statistics.quantiles(seconds, n=4)
+    return middle, high - low
+
+
+def transitions() -> dict[str, np.ndarray]:
+    """Random rows of the size of cube-single's, in episodes of 100."""
+    rng = np.random.default_rng(0)
+    ends = np.arange(ROWS) % 100 == 99
+    arrays = {
+        "observations": rng.normal(size=(ROWS, OBSERVATION)),
+        "actions": rng.uniform(-1.0, 1.0, (ROWS, ACTION)),
+        "rewards": rng.normal(size=ROWS),
+        "next_observations": rng.normal(size=(ROWS, OBSERVATION)),
+        "masks": 1.0 - ends,
+    }
+    rows = {name: value.astype(np.float32) for name, value in arrays.items()}
+    flags = {"terminated": ends, "truncated": np.zeros(ROWS, bool)}
+    return {**rows, **flags, "episode_id": np.arange(ROWS) // 100}
+
+
+def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]:
+    """Updates a second, and the share of the limit of the products."""
+    data = supply(agent, config, transitions())
+    updates = 50
+
+    def run(seeds: int) -> tuple[float, float]:
+        """Of three more dispatches than one: what starting costs is not counted."""
+        one, two = (
+            OfflineLoop(steps, BATCH, updates, updates, seeds=seeds)
+            for steps in (updates, 4 * updates)
+        )
+        first, second = (
+            timed(lambda loop=loop: offline.train(agent, config, data, loop), repeats)
+            for loop in (one, two)
+        )
+        seconds, spread = second[0] - first[0], max(first[1], second[1])
+        more = 3 * seeds * updates
+        return more / seconds, more * spread / seconds**2
+
+    rate, spread = run(1)
+    rows = [Row(f"{name}.updates_per_s", rate, "1/s", spread)]
+    example = {
+        key: value[: BATCH * getattr(config, "utd", 1)] for key, value in batch_of(data).items()
+    }
+    state = agent.init(config, jax.random.key(0), example)
+    counts = matmuls.products(lambda s, b: agent.update(config, s, b), state, example)
+    alone = sum(count * matmuls.seconds_of(product) for product, count in counts.items())
+    flops = sum(count * product.flops for product, count in counts.items())
+    rows.append(Row(f"{name}.mflop_per_update", flops / 1e6, "MFLOP"))
+    rows.append(Row(f"{name}.share_of_limit", alone * rate, "", alone * spread))
+    if name in SEEDS:
+        many, spread = run(8)
+        rows.append(Row(f"{name}.updates_per_s_8_seeds", many, "1/s", spread))
+    return rows
+
+
+class Nothing(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Costs nothing, so that what is measured is the loop."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBSERVATION,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode of 100 steps."""
+        super().reset(seed=seed)
+        self._t = 0
+        return np.zeros(OBSERVATION, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Pass."""
+        self._t += 1
+        return np.full(OBSERVATION, 0.01 * self._t, np.float32), 0.0, False, self._t == 100, {}
+
+
+def online_rows(utd: int, repeats: int) -> list[Row]:
+    """Steps a second with SAC, and their time over that of acting and updating alone, less 1."""
+    recipe, steps = Recipe(warmup_steps=0, utd=utd), 200
+    config = recipe.configure(agents.sac.Config())
+    batch = {
+        key: value[: utd * recipe.batch_size] for key, value in batch_of(transitions()).items()
+    }
+    state = jax.jit(agents.sac.init, static_argnums=0)(config, jax.random.key(0), batch)
+    loop = OnlineLoop(steps, log_every=steps, checkpoint_every=steps)
+    whole, spread = timed(
+        lambda: online.finetune(agents.sac, config, Nothing(), recipe, loop, state), repeats
+    )
+    update = jax.jit(agents.sac.update, static_argnums=0)
+    act = jax.jit(agents.sac.act, static_argnums=(0, 4))
+    key, obs = jax.random.key(0), np.zeros(OBSERVATION, np.float32)
+    learning, _ = timed(lambda: jax.block_until_ready(update(config, state, batch)), 20 * repeats)
+    acting, _ = timed(lambda: np.asarray(act(config, state, obs, key, True)), 20 * repeats)
+    alone = steps * (learning + acting)
+    return [
+        Row(f"online.steps_per_s_utd{utd}", steps / whole, "1/s", steps * spread / whole**2),
+        Row(f"online.overhead_utd{utd}", whole / alone - 1.0, "", spread / alone),
+    ]
+
+
+def act_rows() -> list[Row]:
+    """Latency of one observation: JAX, and the exported policy."""
+    config = agents.iql.Config()
+    example = {key: value[:1] for key, value in batch_of(transitions()).items()}
+    state = agents.iql.init(config, jax.random.key(0), example)
+    exported = NumpyPolicy(
+        *exporting.describe(agents.iql.policy(config, state), exporting.Interface(20.0))
+    )
+    act = jax.jit(agents.iql.act, static_argnums=(0, 4))
+    key, obs = jax.random.key(0), np.zeros(OBSERVATION, np.float32)
+    rows = []
+    for name, run in (
+        ("jax", lambda: np.asarray(act(config, state, obs, key, False))),
+        ("numpy", lambda: exported.act(obs)),
+    ):
+        run()
+        times = []
+        for _ in range(5000):
+            start = time.perf_counter()
+            run()
+            times.append(1e6 * (time.perf_counter() - start))
+        for label, share in (("p50", 50.0), ("p99", 99.0), ("p999", 99.9)):
+            rows.append(Row(f"act.{name}_{label}_us", float(np.percentile(times, share)), "us"))
+    return rows
+
+
+def data_rows(rows_in_all: int, repeats: int) -> list[Row]:
+    """Reading a Minari dataset into arrays, against iterating over its episodes."""
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    from robo_rl.data.minari_io import open_dataset
+
+    rng = np.random.default_rng(0)
+    length = 200
+    episodes = [
+        EpisodeBuffer(
+            id=k,
+            observations=rng.normal(size=(length + 1, OBSERVATION)).astype(np.float32),
+            actions=rng.uniform(-1.0, 1.0, (length, ACTION)).astype(np.float32),
+            rewards=[0.0] * length,
+            terminations=[False] * (length - 1) + [True],
+            truncations=[False] * length,
+        )
+        for k in range(rows_in_all // length)
+    ]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.environ["MINARI_DATASETS_PATH"] = folder
+        minari.create_dataset_from_buffers(
+            "bench/load-v0",
+            buffer=episodes,
+            observation_space=Nothing.observation_space,
+            action_space=Nothing.action_space,
+            description="random numbers",
+        )
+        ours, spread = timed(lambda: open_dataset("bench/load-v0").transitions(), repeats)
+        theirs, _ = timed(
+            lambda: [e.rewards for e in minari.load_dataset("bench/load-v0").iterate_episodes()], 3
+        )
+    return [
+        Row("data.load_s", ours, "s", spread),
+        Row("data.load_vs_episode_iteration", theirs / ours, "times", spread / ours),
+    ]
+
+
+def main() -> None:
+    """Measure, print a table, write bench.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the dataset to be read")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench.json"))
+    options = parser.parse_args()
+    rows: list[Row] = []
+
+    def show(new: list[Row]) -> None:
+        for row in new:
+            print(f"{row.name:<36}{row.value:12.3f} {row.unit:<6} +- {row.spread:.3g}", flush=True)
+        rows.extend(new)
+
+    print(f"{jax.default_backend()}, {len(os.sched_getaffinity(0))} cores")
+    for name, (agent, config) in CASES.items():
+        show(update_rows(name, agents.get(agent), config, options.repeats))
+    for utd in (1, 4):
+        show(online_rows(utd, options.repeats))
+    show(act_rows())
+    show(data_rows(options.rows, options.repeats))
+    aside = options.out.with_suffix(".part")
+    aside.write_text(json.dumps({"rows": [dataclasses.asdict(row) for row in rows]}, indent=1))
+    aside.replace(options.out)
+
+
+if __name__ == "__main__":
+    main()
