@@ -7,15 +7,19 @@ from robo_rl.agents import (
     bc,
     calql,
     cql,
+    famo2o,
+    fdvl,
     flowbc,
     fql,
     ifql,
     iql,
     qc,
     rebrac,
+    recoil,
     residual,
     sac,
     td3bc,
+    xql,
 )
 from robo_rl.learn.contract import Agent
 
@@ -24,15 +28,19 @@ AGENTS: Mapping[str, Agent] = {
     "bc": bc,
     "calql": calql,
     "cql": cql,
+    "famo2o": famo2o,
+    "fdvl": fdvl,
     "flowbc": flowbc,
     "fql": fql,
     "ifql": ifql,
     "iql": iql,
     "qc": qc,
     "rebrac": rebrac,
+    "recoil": recoil,
     "residual": residual,
     "sac": sac,
     "td3bc": td3bc,
+    "xql": xql,
 }
 
 

@@ -27,6 +27,12 @@ def fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be in (0, 1], got {value}")
 
 
+def inside(name: str, value: float, low: float = 0.0, high: float = 1.0) -> None:
+    """`value` must be in (low, high)."""
+    if not low < value < high:
+        raise ValueError(f"{name} must be in ({low:g}, {high:g}), got {value}")
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """`value` must be one of `known`."""
     if value not in known:
@@ -39,11 +45,13 @@ def subset(name: str, value: int, size: int) -> None:
         raise ValueError(f"{name} must be in [1, {size}], got {value}")
 
 
-def needed(name: str, keys: Collection[str], needs: tuple[str, ...]) -> None:
+def needed(
+    name: str,
+    keys: Collection[str],
+    needs: tuple[str, ...],
+    way_out: str = "`robo_rl.learn.contract.supply` takes that from transitions of whole episodes",
+) -> None:
     """A batch must have the keys that the agent `name` needs beyond the common ones."""
     lacking = [key for key in needs if key not in keys]
     if lacking:
-        raise ValueError(
-            f"{name}.init: the batch lacks {', '.join(lacking)}; `robo_rl.learn.contract.supply` "
-            "takes that from transitions of whole episodes"
-        )
+        raise ValueError(f"{name}.init: the batch lacks {', '.join(lacking)}; {way_out}")

@@ -3,9 +3,14 @@
 Differences that can be configured: the size of the critic ensemble and the random subset that the
 minimum is over (2 of 2 in the paper; 10 critics warm-start a REDQ ensemble), LayerNorm, and a fixed
 unit spread of the actor (as OGBench and FQL use).
+
+Methods that learn V, actor and Q in this order from the data's actions alone, and differ in a loss,
+share `Common`, `State`, `init`, `step` and what comes after it.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +32,13 @@ from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
 
 STDS = ("learned", "unit")
+Loss: TypeAlias = Callable[[jax.Array], jax.Array]
+"""Losses of differences, entry by entry."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Hyperparameters; names in the paper's letters where it has one."""
+class Common:
+    """Hyperparameters of every method that shares `step`."""
 
     actor: NetConfig = dataclasses.field(default_factory=NetConfig)
     critic: NetConfig = dataclasses.field(default_factory=NetConfig)
@@ -39,9 +46,6 @@ class Config:
     critics: int = 2
     subset: int = 2
     """Critics that the minimum is over, drawn anew each update when fewer than `critics`."""
-    expectile: float = 0.7
-    temperature: float = 3.0
-    """Inverse temperature beta of the advantage weights."""
     weight_clip: float = 100.0
     """Upper bound on exp(beta * advantage)."""
     std: str = "learned"
@@ -56,20 +60,32 @@ class Config:
     """Cosine decay of the actor's learning rate over so many updates; 0 keeps it."""
 
     def __post_init__(self) -> None:
-        checks.positive("iql.Config.critics", self.critics)
-        checks.subset("iql.Config.subset", self.subset, self.critics)
-        if not 0.0 < self.expectile < 1.0:
-            raise ValueError(f"iql.Config.expectile must be in (0, 1), got {self.expectile}")
-        checks.not_negative("iql.Config.temperature", self.temperature)
-        checks.positive("iql.Config.weight_clip", self.weight_clip)
-        checks.one_of("iql.Config.std", self.std, STDS)
+        name = f"{type(self).__module__.rpartition('.')[2]}.Config"
+        checks.positive(f"{name}.critics", self.critics)
+        checks.subset(f"{name}.subset", self.subset, self.critics)
+        checks.positive(f"{name}.weight_clip", self.weight_clip)
+        checks.one_of(f"{name}.std", self.std, STDS)
         if not self.log_std_min < self.log_std_max:
-            raise ValueError("iql.Config.log_std_min must be below log_std_max")
-        checks.fraction("iql.Config.discount", self.discount)
-        checks.fraction("iql.Config.polyak", self.polyak)
-        checks.positive("iql.Config.actor_lr", self.actor_lr)
-        checks.positive("iql.Config.critic_lr", self.critic_lr)
-        checks.not_negative("iql.Config.decay_steps", self.decay_steps)
+            raise ValueError(f"{name}.log_std_min must be below log_std_max")
+        checks.fraction(f"{name}.discount", self.discount)
+        checks.fraction(f"{name}.polyak", self.polyak)
+        checks.positive(f"{name}.actor_lr", self.actor_lr)
+        checks.positive(f"{name}.critic_lr", self.critic_lr)
+        checks.not_negative(f"{name}.decay_steps", self.decay_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Common):
+    """Hyperparameters; names in the paper's letters where it has one."""
+
+    expectile: float = 0.7
+    temperature: float = 3.0
+    """Inverse temperature beta of the advantage weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.inside("iql.Config.expectile", self.expectile)
+        checks.not_negative("iql.Config.temperature", self.temperature)
 
 
 @jax.tree_util.register_dataclass
@@ -103,12 +119,12 @@ def td_target(
     return rewards + discounts * masks * next_v
 
 
-def _actor(config: Config, action_dim: int) -> Actor:
+def _actor(config: Common, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, std="shared" if config.std == "learned" else "none")
 
 
 def init(
-    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+    config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks, moments and targets."""
     obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
@@ -130,20 +146,26 @@ def init(
     )
 
 
-def _value_step(
-    config: Config, state: State, obs: jax.Array, q: jax.Array
+def value_step(
+    config: Common, state: State, obs: jax.Array, q: jax.Array, loss: Loss
 ) -> tuple[Params, optax.OptState, Metrics]:
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+    """V, its moments and metrics after a step on the mean of `loss` (B,) of q - V(s)."""
+
+    def mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
         v: jax.Array = apply(Scalar(config.critic), params, obs)
-        value_loss = jnp.mean(expectile_loss(q - v, config.expectile))
+        value_loss = jnp.mean(loss(q - v))
         return value_loss, {"value_loss": value_loss}
 
-    return optimise.gradient_step(loss, state.params["value"], state.opt["value"], config.critic_lr)
+    return optimise.gradient_step(
+        mean_loss, state.params["value"], state.opt["value"], config.critic_lr
+    )
 
 
-def _actor_step(
-    config: Config, state: State, obs: jax.Array, actions: jax.Array, weight: jax.Array
+def actor_step(
+    config: Common, state: State, obs: jax.Array, actions: jax.Array, weight: jax.Array
 ) -> tuple[Params, optax.OptState, Metrics]:
+    """The actor after a step on -weight * log pi(a | s), weight (B,)."""
+
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         mean, log_std = apply(_actor(config, actions.shape[-1]), params, obs)
         log_std = jnp.clip(log_std, config.log_std_min, config.log_std_max)
@@ -159,20 +181,27 @@ def _actor_step(
     return optimise.gradient_step(loss, state.params["actor"], state.opt["actor"], rate)
 
 
-def _critic_step(
-    config: Config, state: State, obs: jax.Array, actions: jax.Array, target: jax.Array
+def critic_step(
+    config: Common,
+    state: State,
+    obs: jax.Array,
+    actions: jax.Array,
+    target: jax.Array,
+    loss: Loss = jnp.square,
 ) -> tuple[Params, optax.OptState, Metrics]:
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+    """The critics after a step on the sum over them of the mean `loss` of q - target, (N, B)."""
+
+    def sum_loss(params: Params) -> tuple[jax.Array, Metrics]:
         q = apply_ensemble(Scalar(config.critic), params, obs, actions)  # (N, B)
-        critic_loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+        critic_loss = jnp.sum(jnp.mean(loss(q - target[None]), axis=1))
         return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
 
     return optimise.gradient_step(
-        loss, state.params["critic"], state.opt["critic"], config.critic_lr
+        sum_loss, state.params["critic"], state.opt["critic"], config.critic_lr
     )
 
 
-def _target_q(config: Config, state: State, key: jax.Array, *inputs: jax.Array) -> jax.Array:
+def target_q(config: Common, state: State, key: jax.Array, *inputs: jax.Array) -> jax.Array:
     """Minimum (B,) over the subset of target critics."""
     target = state.target_critic
     if config.subset < config.critics:
@@ -180,26 +209,39 @@ def _target_q(config: Config, state: State, key: jax.Array, *inputs: jax.Array) 
     return jnp.min(apply_ensemble(Scalar(config.critic), target, *inputs), axis=0)
 
 
-def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
-    """One step of V, actor and critics, in that order, then of the target critics."""
+def step(
+    config: Common,
+    state: State,
+    batch: Batch,
+    *,
+    temperature: float,
+    value_loss: Loss,
+    critic_loss: Loss = jnp.square,
+) -> tuple[State, Metrics]:
+    """One step of V, actor and critics, in that order, then of the target critics.
+
+    `value_loss` maps q - v (B,) to losses (B,), `critic_loss` q - target (N, B) to (N, B).
+    """
     key, subset_key = jax.random.split(state.key)
     actions = batch["actions"]
     rows = actions.shape[0]
     both = state.normaliser(jnp.concatenate([batch["observations"], batch["next_observations"]]))
     obs = both[:rows]
 
-    q = _target_q(config, state, subset_key, obs, actions)
-    value, value_opt, value_metrics = _value_step(config, state, obs, q)
+    q = target_q(config, state, subset_key, obs, actions)
+    value, value_opt, value_metrics = value_step(config, state, obs, q, value_loss)
 
     # The new V, outside of every gradient: it weighs the actor's loss and is the critics' target.
     v_both: jax.Array = apply(Scalar(config.critic), value, both)
     v, next_v = v_both[:rows], v_both[rows:]
-    weight = advantage_weight(q - v, config.temperature, config.weight_clip)
-    actor, actor_opt, actor_metrics = _actor_step(config, state, obs, actions, weight)
+    weight = advantage_weight(q - v, temperature, config.weight_clip)
+    actor, actor_opt, actor_metrics = actor_step(config, state, obs, actions, weight)
 
     discounts = batch.get("discounts", config.discount)
     target = td_target(batch["rewards"], discounts, batch["masks"], next_v)
-    critic, critic_opt, critic_metrics = _critic_step(config, state, obs, actions, target)
+    critic, critic_opt, critic_metrics = critic_step(
+        config, state, obs, actions, target, critic_loss
+    )
 
     metrics = {
         **value_metrics,
@@ -220,30 +262,55 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     return new, metrics
 
 
+def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
+    """`step` with the expectile loss of V."""
+    return step(
+        config,
+        state,
+        batch,
+        temperature=config.temperature,
+        value_loss=lambda difference: expectile_loss(difference, config.expectile),
+    )
+
+
+def action(
+    config: Common, actor: Params, obs: jax.Array, key: jax.Array, explore: bool
+) -> jax.Array:
+    """tanh(mean) (..., A) at what the actor reads, or with `explore` a clipped sample around it."""
+    mean, log_std = apply(_actor(config, actor["mean"]["bias"].shape[-1]), actor, obs)
+    out = jnp.tanh(mean)
+    if explore:
+        std = jnp.exp(jnp.clip(log_std, config.log_std_min, config.log_std_max))
+        out = jnp.clip(out + std * jax.random.normal(key, out.shape), -1.0, 1.0)
+    return out
+
+
 def act(
-    config: Config,
+    config: Common,
     state: State,
     observations: jax.Array,
     key: jax.Array,
     explore: bool = False,
 ) -> jax.Array:
     """tanh(mean), or with `explore` a clipped sample around it."""
-    params = state.params["actor"]
-    module = _actor(config, params["mean"]["bias"].shape[-1])
-    mean, log_std = apply(module, params, state.normaliser(observations))
-    action = jnp.tanh(mean)
-    if explore:
-        std = jnp.exp(jnp.clip(log_std, config.log_std_min, config.log_std_max))
-        action = jnp.clip(action + std * jax.random.normal(key, action.shape), -1.0, 1.0)
-    return action
+    return action(config, state.params["actor"], state.normaliser(observations), key, explore)
 
 
-def policy(config: Config, state: State) -> policies.TanhPolicy:
+def q_values(
+    config: Common, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean over the critics of Q(s, a) (B,)."""
+    obs = state.normaliser(observations)
+    q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, actions)
+    return jnp.mean(q, axis=0)
+
+
+def policy(config: Common, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
 
 
-def learned(config: Config, state: State) -> policies.Learned:
+def learned(config: Common, state: State) -> policies.Learned:
     """What can start another agent."""
     return policies.Learned(
         policy=policy(config, state),

@@ -7,6 +7,8 @@ pickle). The digest in the description covers the arrays; a folder that does not
 
 - "tanh_mlp": tanh(policy(x)).
 - "residual": clip(base + scale * tanh(correction(x, base))), the base being that tanh.
+- "family": tanh(policy(x, code)), the sinusoidal code of a coefficient between `balance.low` and
+  `balance.high`, of which tanh(balance(x)) says where.
 - "one_step": clip(policy(x, z)).
 - "flow": z, moved by policy(x, z, t) / steps for t = 0, 1 / steps, ..., then clipped.
 - "best_of_n": that one of `samples` flow actions for which the critics' aggregate is highest.
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-KINDS = ("tanh_mlp", "residual", "one_step", "flow", "best_of_n")
+KINDS = ("tanh_mlp", "residual", "family", "one_step", "flow", "best_of_n")
 AGGREGATES = ("mean", "min")
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 
@@ -109,6 +111,37 @@ class _Network:
         return out
 
 
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """Appends the code of the balance coefficient that a network chooses to an observation."""
+
+    balance: _Network
+    low: np.float32
+    high: np.float32
+    code_size: int
+
+    @classmethod
+    def of(
+        cls, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> "_Family | None":
+        """None for a policy of another kind."""
+        if description["kind"] != "family":
+            return None
+        about = description["balance"]
+        balance = _network(about, arrays, "balance", int(description["observation"]["size"]), 1)
+        return cls(
+            balance, np.float32(about["low"]), np.float32(about["high"]), int(about["code_size"])
+        )
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Standardised observations (..., O) to (..., O + code_size)."""
+        half = np.float32(0.5) * (np.tanh(self.balance(x)) + np.float32(1.0))  # (..., 1)
+        powers = np.arange(0, self.code_size, 2, dtype=np.float32) / np.float32(self.code_size)
+        angles = (self.low + (self.high - self.low) * half) / np.float32(10_000.0) ** powers
+        code = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+        return np.concatenate([x, code.reshape(*x.shape[:-1], self.code_size)], axis=-1)
+
+
 class NumpyPolicy:
     """A policy that acts with NumPy alone. The goal, where there is one, is in the observation.
 
@@ -132,7 +165,10 @@ class NumpyPolicy:
         if not (self._std > 0.0).all():
             raise PolicyError("normaliser/std must be > 0")
         size, width = self.observation_size, self.chunk * self.action_size
-        extra = {"tanh_mlp": 0, "residual": 0, "one_step": width}.get(self.kind, width + 1)
+        self._family = _Family.of(description, arrays)
+        code = 0 if self._family is None else self._family.code_size
+        known = {"tanh_mlp": 0, "residual": 0, "family": code, "one_step": width}
+        extra = known.get(self.kind, width + 1)
         self._policy = _network(description["policy"], arrays, "policy", size + extra, width)
         self._critics: list[_Network] = []
         if self.kind == "residual":
@@ -217,8 +253,8 @@ class NumpyPolicy:
         x = (np.asarray(observation, np.float32) - self._mean) / self._std
         if noise is not None:
             return self._sample(x, np.asarray(noise, np.float32))
-        action: np.ndarray = np.tanh(self._policy(x))
-        if self.kind == "tanh_mlp":
+        action: np.ndarray = np.tanh(self._policy(x if self._family is None else self._family(x)))
+        if self.kind != "residual":
             return action
         offset = self._scale * np.tanh(self._correction(np.concatenate([x, action], axis=-1)))
         return _clip(action + offset)

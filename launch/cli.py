@@ -163,6 +163,8 @@ class Train:
 
     dataset: Positional[str]
     """A Minari dataset: local, or one that Minari can download."""
+    expert: str = ""
+    """A second dataset, of an expert to imitate (agent recoil)."""
     agent: str = "bc"
     """Method; `robo-rl train --agent ?` is answered with the list."""
     steps: int = 20_000

@@ -47,6 +47,8 @@ class DataView:
     """Keep the episodes in which the goal was reached."""
     reward_shift: float = 0.0
     """Added to every reward, where the data's scale is not that of the environment."""
+    expert: str = ""
+    """Another dataset, whose episodes come on top and are marked as an expert's."""
 
     def load(self) -> Transitions:
         """The transitions, with `episode_id`."""
@@ -60,8 +62,24 @@ class DataView:
             if not keep.any():
                 raise ValueError(f"dataset {self.dataset!r} has no successful episode")
             rows = {name: value[keep] for name, value in rows.items()}
+        if self.expert:
+            rows = _with_expert(rows, _flat(open_dataset(self.expert, download=True).transitions()))
         rows["rewards"] = rows["rewards"] + self.reward_shift
         return rows
+
+
+def _with_expert(rows: Transitions, expert: Transitions) -> dict[str, np.ndarray]:
+    """Both, with `expert` (N,) 0 and 1; episodes keep ids of their own."""
+    offset = np.max(rows["episode_id"]) + 1
+    parts = (
+        {**rows, "expert": np.zeros(len(rows["rewards"]), np.float32)},
+        {
+            **expert,
+            "episode_id": expert["episode_id"] + offset,
+            "expert": np.ones(len(expert["rewards"]), np.float32),
+        },
+    )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +288,7 @@ def train(options: "cli.Train") -> int:
     )
     out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
     env, shift = learning_setting(options.dataset)
-    view = DataView(options.dataset, reward_shift=shift)
+    view = DataView(options.dataset, reward_shift=shift, expert=options.expert)
     run = start_offline(out, options.agent, config, view, loop, env)
     print(f"trained; next: robo-rl eval {run.path}")
     return 0

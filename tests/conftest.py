@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 
@@ -16,3 +17,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 0 if item.path.name == _LONGEST else 2 if item.path.parent.name == _REAL_TIME else 1
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_let_go():
+    """After each file: a worker that keeps all of them grows by gigabytes, and XLA then crashes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -11,10 +11,11 @@ A batch is a mapping of arrays that share a leading batch axis B:
 Rows of chunked data are n-step rows whose `actions` (B, H * A) hold the H actions of the window one
 after the other. To an agent they are one action in a larger box.
 
-An agent that cannot do without one of these names it in `NEEDS`, and the loops `supply` it:
+An agent that cannot do without one of these names it in `NEEDS`. The loops `supply` the first two:
 
 - `next_actions` (B, A): what was done at `next_observations`
 - `returns` (B,): discounted sum of the rewards from this step to the end of its episode
+- `expert` (B,): 1 in the rows of an expert whom the method imitates, else 0
 
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
@@ -44,8 +45,12 @@ BATCH_KEYS = (
     "discounts",
     "next_actions",
     "returns",
+    "expert",
     "succeeded",
 )
+
+SUPPLIED = ("next_actions", "returns")
+"""Of those, what `supply` can take from whole episodes."""
 
 
 class Agent(Protocol):
@@ -99,7 +104,7 @@ def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
     cut by time and paid the same at every step is taken to go on for ever. Raises ValueError where
     the transitions do not say which rows are an episode, or where returns lack an episode's end.
     """
-    lacking = [key for key in needs(agent) if key not in transitions]
+    lacking = [key for key in SUPPLIED if key in needs(agent) and key not in transitions]
     if not lacking:
         return transitions
     unknown = {"episode_id", "terminated", "truncated"} - transitions.keys()

@@ -19,7 +19,7 @@ import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.data.returns import monte_carlo_returns
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of, needs, supply
+from robo_rl.learn.contract import SUPPLIED, Agent, State, Transitions, batch_of, needs, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
@@ -38,7 +38,6 @@ _STORED = (
     "truncated",
     "episode_id",
 )
-_SUPPLIED = ("next_actions", "returns")
 _NO_RETURN = -1e30
 """The return of a row whose episode is not over: as a lower bound it binds nothing."""
 # 0 and 1 are the environment seeds'.
@@ -216,7 +215,7 @@ class _Run:
         self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
         self._queue: list[np.ndarray] = []  # actions of the chunk under way
         self._needs = needs(agent)
-        unknown = set(self._needs) - set(_SUPPLIED)
+        unknown = set(self._needs) - set(SUPPLIED)
         if unknown:
             raise ValueError(
                 f"finetune: {recipe.agent} needs {', '.join(sorted(unknown))}, which experience "

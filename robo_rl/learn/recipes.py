@@ -150,6 +150,14 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
     "iql": Recipe(agent="iql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Wang et al. 2023: as IQL, with the coefficients that the balance model has learned to choose.
+    "famo2o": Recipe(
+        agent="famo2o",
+        start="continued",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
+        options=(("coefficients", "balance"),),
+    ),
     # Nair et al. 2020: the offline update goes on, on a buffer that starts as the dataset.
     "awac": Recipe(agent="awac", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
     # Nakamoto et al. 2023: the same update on symmetric batches.

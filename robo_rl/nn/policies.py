@@ -36,6 +36,21 @@ class ResidualPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
+class FamilyPolicy:
+    """tanh of the mean of `Actor` at (standardised observation, code of a balance coefficient).
+
+    The coefficient is `coefficient(balance, low, high)` of what `balance`, a policy of one action,
+    does at the observation; see `sinusoidal_code` for its code.
+    """
+
+    policy: TanhPolicy
+    balance: TanhPolicy
+    low: float
+    high: float
+    code_size: int
+
+
+@dataclasses.dataclass(frozen=True)
 class OneStepPolicy:
     """action = clip(mean of `Actor` at (standardised observation, noise), -1, 1); noise (A,)."""
 
@@ -67,7 +82,7 @@ class BestOfNPolicy:
 
 
 Stochastic: TypeAlias = OneStepPolicy | FlowPolicy | BestOfNPolicy
-Policy: TypeAlias = TanhPolicy | ResidualPolicy | Stochastic
+Policy: TypeAlias = TanhPolicy | ResidualPolicy | FamilyPolicy | Stochastic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +111,19 @@ def mean_action(net: NetConfig, params: Params, *inputs: jax.Array) -> jax.Array
     bare = {"trunk": params["trunk"], "mean": params["mean"]}
     mean: jax.Array = apply(Actor(net, action_dim), bare, *inputs)[0]
     return jnp.tanh(mean)
+
+
+def coefficient(balance: jax.Array, low: float, high: float) -> jax.Array:
+    """low at -1 and high at 1, and in a straight line between them."""
+    return low + (high - low) * 0.5 * (balance + 1.0)
+
+
+def sinusoidal_code(x: jax.Array, size: int) -> jax.Array:
+    """sin and cos of x (..., 1) over 10000^(2 i / size), in turn, (..., size); `size` is even."""
+    divisors = 10_000.0 ** (jnp.arange(0, size, 2) / size)
+    shape = (*x.shape[:-1], size // 2)
+    angles = jnp.broadcast_to(x, shape) / jnp.broadcast_to(divisors, shape)
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*x.shape[:-1], size)
 
 
 def noise(policy: Policy, key: jax.Array, rows: tuple[int, ...]) -> jax.Array | None:
@@ -134,6 +162,12 @@ def act(policy: Policy, observations: jax.Array, noise: jax.Array | None = None)
         net, params = policy.correction.net, policy.correction.params
         push = mean_action(net, params, policy.correction.normaliser(observations), base)
         return jnp.clip(base + policy.scale * push, -1.0, 1.0)
+    if isinstance(policy, FamilyPolicy):
+        obs = policy.policy.normaliser(observations)
+        balance = mean_action(policy.balance.net, policy.balance.params, obs)
+        chosen = coefficient(balance, policy.low, policy.high)
+        inputs = jnp.concatenate([obs, sinusoidal_code(chosen, policy.code_size)], axis=-1)
+        return mean_action(policy.policy.net, policy.policy.params, inputs)
     if noise is None:
         raise ValueError(f"policies.act: a {type(policy).__name__} needs noise")
     if isinstance(policy, BestOfNPolicy):

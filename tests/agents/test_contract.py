@@ -24,6 +24,11 @@ NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
+    "famo2o": agents.famo2o.Config(actor=SMALL, critic=SMALL, balance=SMALL),
+    "famo2o_online": agents.famo2o.Config(
+        actor=SMALL, critic=SMALL, balance=SMALL, coefficients="balance", std="unit"
+    ),
+    "fdvl": agents.fdvl.Config(actor=SMALL, critic=SMALL),
     "awac": agents.awac.Config(actor=SMALL, critic=SMALL),
     "calql": agents.calql.Config(actor=SMALL, critic=SMALL, samples=2),
     "cql": agents.cql.Config(actor=SMALL, critic=SMALL, samples=2, utd=2),
@@ -55,6 +60,8 @@ CONFIGS = {
         trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
     ),
     "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
+    "recoil": agents.recoil.Config(actor=SMALL, critic=SMALL),
+    "xql": agents.xql.Config(actor=SMALL, critic=SMALL),
     "td3bc": agents.td3bc.Config(actor=SMALL, critic=SMALL),
 }
 CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
@@ -79,6 +86,7 @@ def batch(batch, case):
     more = {
         "next_actions": np.roll(batch["actions"], -1, axis=0),
         "returns": np.linspace(-1.0, 1.0, 8, dtype=np.float32),
+        "expert": np.repeat(np.float32([1.0, 0.0]), 4),
     }
     return {**batch, **{key: more[key] for key in needs(_agent(case))}}
 
@@ -93,7 +101,8 @@ class Jitted:
     def __init__(self, case):
         self.agent, self.config = _agent(case), CONFIGS[case]
         self.traces = 0
-        self.init = jax.jit(functools.partial(self.agent.init, self.config))
+        # Not compiled: its operations are those of other cases, compiled already.
+        self.init = functools.partial(self.agent.init, self.config)
         self.update = jax.jit(self._counted)
         self.act = jax.jit(functools.partial(self.agent.act, self.config), static_argnums=3)
 
@@ -135,7 +144,7 @@ def test_update_keeps_the_structure_of_the_state(case, batch):
 def test_vmapped_seeds_equal_separate_runs(case, batch):
     jitted = _compiled(case)
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
-    many = jax.jit(jax.vmap(lambda key: jitted.agent.init(jitted.config, key, batch)))(keys)
+    many = jax.vmap(lambda key: jitted.init(key, batch))(keys)
     update = jax.jit(jax.vmap(lambda state: jitted.agent.update(jitted.config, state, batch)))
     for _ in range(2):
         many, _ = update(many)
@@ -308,6 +317,28 @@ def test_configs_are_frozen_and_hashable(case):
         ("residual", {"critic_lr": 0.0}),
         ("residual", {"clip_norm": -1.0}),
         ("residual", {"weight_decay": -1.0}),
+        ("famo2o", {"low": -1.0}),
+        ("famo2o", {"high": 7.0}),
+        ("famo2o", {"code_size": 5}),
+        ("famo2o", {"coefficients": "x"}),
+        ("famo2o", {"expectile": 0.0}),
+        ("famo2o", {"initial_temperature": 0.0}),
+        ("famo2o", {"temperature_lr": -1.0}),
+        ("famo2o", {"target_entropy": float("inf")}),
+        ("recoil", {"discount": 1.0}),
+        ("recoil", {"expectile": 1.0}),
+        ("recoil", {"temperature": -1.0}),
+        ("xql", {"beta": 0.0}),
+        ("xql", {"z_clip": 0.0}),
+        ("xql", {"huber": -1.0}),
+        ("xql", {"temperature": -1.0}),
+        ("xql", {"critics": 0}),
+        ("fdvl", {"divergence": "kl"}),
+        ("fdvl", {"lam": 0.5}),
+        ("fdvl", {"lam": 1.0, "divergence": "chi_square"}),
+        ("fdvl", {"huber": float("inf")}),
+        ("fdvl", {"temperature": float("nan")}),
+        ("fdvl", {"log_std_min": 3.0}),
         ("td3bc", {"alpha": -1.0}),
         ("td3bc", {"critics": 0}),
         ("td3bc", {"subset": 3}),

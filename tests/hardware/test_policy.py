@@ -85,6 +85,23 @@ def test_a_residual_is_added_to_the_base_and_clipped():
     )
 
 
+def test_a_family_reads_the_code_of_the_coefficient_that_its_balance_chooses():
+    """Balance tanh(0) = 0: half-way from 2 to 4 is 3. Of code (sin 3, cos 3, sin 0.03, cos 0.03),
+    3 / 10000^(2 / 4) = 0.03, the policy adds the last to x1 alone."""
+    family = {
+        "balance/0/kernel": np.zeros((2, 1), np.float32),
+        "balance/0/bias": np.zeros(1, np.float32),
+        "balance/1/kernel": np.ones((1, 1), np.float32),
+        "balance/1/bias": np.zeros(1, np.float32),
+        "policy/0/kernel": np.array([[0, 0], [1, 0], [0, 0], [0, 0], [0, 0], [0, 1]], np.float32),
+    }
+    about = {**_description()["policy"], "hidden": [1], "low": 2.0, "high": 4.0, "code_size": 4}
+    policy = NumpyPolicy(_description(kind="family", balance=about), {**_arrays(), **family})
+    expected = np.tanh(0.25 + np.cos(0.03) - 0.5)
+    np.testing.assert_allclose(policy.act(np.array([7.0, 0.25])), [expected], rtol=1e-6)
+    assert policy.act(np.zeros((4, 3, 2))).shape == (4, 3, 1)
+
+
 def _no_file(name):
     return lambda folder: (folder / name).unlink()
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql, residual, sac
+from robo_rl.agents import bc, famo2o, iql, residual, sac
 from robo_rl.hardware.policy import NumpyPolicy
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
@@ -20,6 +20,10 @@ CASES = {
     "bc_silu_norm": (
         bc,
         bc.Config(actor=dataclasses.replace(NET, activation="silu", layer_norm="after")),
+    ),
+    "family": (
+        famo2o,
+        famo2o.Config(actor=NET, balance=dataclasses.replace(NET, layer_norm="before")),
     ),
     "iql": (iql, iql.Config(actor=NET, critic=NetConfig(hidden=(8,)))),
     "sac": (
