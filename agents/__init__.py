@@ -16,6 +16,7 @@ from robo_rl.agents import (
     residual,
     sac,
     td3bc,
+    unio4,
 )
 from robo_rl.learn.contract import Agent
 
@@ -33,6 +34,7 @@ AGENTS: Mapping[str, Agent] = {
     "residual": residual,
     "sac": sac,
     "td3bc": td3bc,
+    "unio4": unio4,
 }
 
 

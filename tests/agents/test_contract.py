@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SMALL = NetConfig(hidden=(8, 8))
 NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
+ONE_LAYER = NetConfig(hidden=(8,))
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
@@ -56,6 +57,17 @@ CONFIGS = {
     ),
     "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
     "td3bc": agents.td3bc.Config(actor=SMALL, critic=SMALL),
+    "unio4": agents.unio4.Config(
+        actor=ONE_LAYER,
+        value=ONE_LAYER,
+        critic=ONE_LAYER,
+        model=ONE_LAYER,
+        members=2,
+        models=2,
+        pretrain_steps=1,
+        evaluate_every=1,
+        horizon=2,
+    ),
 }
 CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
 
@@ -318,6 +330,25 @@ def test_configs_are_frozen_and_hashable(case):
         ("td3bc", {"polyak": 0.0}),
         ("td3bc", {"actor_lr": 0.0}),
         ("td3bc", {"critic_lr": 0.0}),
+        ("unio4", {"members": 0}),
+        ("unio4", {"critics": 0}),
+        ("unio4", {"models": 0}),
+        ("unio4", {"pretrain_steps": 0}),
+        ("unio4", {"policy_steps": 0}),
+        ("unio4", {"evaluate_every": 0}),
+        ("unio4", {"horizon": 0}),
+        ("unio4", {"expectile": 1.0}),
+        ("unio4", {"disagreement": -1.0}),
+        ("unio4", {"ratio_clip": 0.0}),
+        ("unio4", {"omega": 0.0}),
+        ("unio4", {"discount": 0.0}),
+        ("unio4", {"polyak": 2.0}),
+        ("unio4", {"critic_lr": 0.0}),
+        ("unio4", {"clone_lr": 0.0}),
+        ("unio4", {"model_lr": 0.0}),
+        ("unio4", {"policy_lr": 0.0}),
+        ("unio4", {"clip_norm": -1.0}),
+        ("unio4", {"log_std_min": 3.0}),
         ("awac", {"utd": 2}),
         ("awac", {"inverse_temperature": -1.0}),
         ("awac", {"weight_clip": 0.0}),
