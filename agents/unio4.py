@@ -29,10 +29,11 @@ from robo_rl.nn.stages import when
 
 _LOG_RATIO_MAX = 20.0
 """Beyond it, a ratio on a bad action could grow past the largest float."""
-
-
 _MEDIUM, _WIDE = NetConfig(hidden=(256,) * 3), NetConfig(hidden=(1024,) * 2)
 _DEEP = NetConfig(hidden=(200,) * 4, activation="silu")
+_COUNTS = ("members", "critics", "models", "evaluate_every", "horizon")
+_STEPS = ("pretrain_steps", "policy_steps")
+_RATES = ("critic_lr", "clone_lr", "model_lr", "policy_lr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +78,8 @@ class Config:
 
     def __post_init__(self) -> None:
         name = checks.owner(self)
-        for whole in ("members", "critics", "models", "pretrain_steps", "policy_steps"):
-            checks.positive(f"{name}.{whole}", getattr(self, whole))
-        for positive in ("evaluate_every", "horizon", "ratio_clip"):
-            checks.positive(f"{name}.{positive}", getattr(self, positive))
-        for rate in ("critic_lr", "clone_lr", "model_lr", "policy_lr"):
-            checks.positive(f"{name}.{rate}", getattr(self, rate))
+        for field in (*_COUNTS, *_STEPS, *_RATES, "ratio_clip"):
+            checks.positive(f"{name}.{field}", getattr(self, field))
         for share in ("expectile", "omega"):
             if not 0.0 < getattr(self, share) < 1.0:
                 raise ValueError(f"{name}.{share} must be in (0, 1), got {getattr(self, share)}")
@@ -91,10 +88,7 @@ class Config:
         checks.fraction(f"{name}.polyak", self.polyak)
         checks.not_negative(f"{name}.clip_norm", self.clip_norm)
         if not self.log_std_min < self.log_std_max:
-            raise ValueError(
-                f"{name}.log_std_min must be below log_std_max, got "
-                f"{self.log_std_min} and {self.log_std_max}"
-            )
+            raise ValueError(f"{name}.log_std_min must be below log_std_max")
 
 
 @jax.tree_util.register_dataclass
@@ -172,17 +166,18 @@ def init(
     actor_key, critic_key, value_key, model_key, state_key = jax.random.split(key, 5)
     actor = init_ensemble(_actor(config, action.shape[-1]), actor_key, config.members, obs)
     critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
-    value = init_params(Scalar(config.value), value_key, obs)
-    model = dynamics.init(config.model, model_key, config.models, obs, action)
+    shared = {
+        "critic": critic,
+        "value": init_params(Scalar(config.value), value_key, obs),
+        "model": dynamics.init(config.model, model_key, config.models, obs, action),
+    }
     return State(
-        params={"actor": actor, "critic": critic, "value": value, "model": model},
+        params={"actor": actor, **shared},
         behaviour=jax.tree.map(jnp.copy, actor),
         target_critic=jax.tree.map(jnp.copy, critic),
         opt={
+            **{name: optimise.adam_init(tree) for name, tree in shared.items()},
             "actor": jax.vmap(optimise.adam_init)(actor),
-            "critic": optimise.adam_init(critic),
-            "value": optimise.adam_init(value),
-            "model": optimise.adam_init(model),
         },
         score=jnp.zeros(config.members),
         low=jnp.zeros(obs.shape[-1]),
@@ -197,10 +192,6 @@ _FIRST = ("value_loss", "critic_loss", "q", "v", "clone_loss", "model_loss", "mo
 _SECOND = ("policy_loss", "advantage", "ratio_off", "std")
 
 
-def _zeros(names: tuple[str, ...]) -> Metrics:
-    return {name: jnp.zeros(()) for name in names}
-
-
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One update of the stage that `state.step` is in; metrics of the other one are 0."""
     key, noise_key, model_key = jax.random.split(state.key, 3)
@@ -208,19 +199,15 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     state, pretrain_metrics = when(
         done <= 0,
         functools.partial(_pretrain, config, state, batch),
-        (state, _zeros(_FIRST)),
+        (state, dict.fromkeys(_FIRST, jnp.zeros(()))),
     )
     obs = state.normaliser(batch["observations"])
     (actor, actor_opt), policy_metrics = when(
         done > 0,
         functools.partial(_improve, config, state, obs, noise_key, done),
-        ((state.params["actor"], state.opt["actor"]), _zeros(_SECOND)),
+        ((state.params["actor"], state.opt["actor"]), dict.fromkeys(_SECOND, jnp.zeros(()))),
     )
-    state = dataclasses.replace(
-        state,
-        params={**state.params, "actor": actor},
-        opt={**state.opt, "actor": actor_opt},
-    )
+    state = _with(state, "actor", actor, actor_opt)
     behaviour, score, replaced = when(
         (done >= 0) & (done % config.evaluate_every == 0),
         functools.partial(_judge, config, state, obs, model_key),
@@ -237,34 +224,32 @@ def _pretrain(config: Config, state: State, batch: Batch) -> tuple[State, Metric
     both = state.normaliser(jnp.concatenate([batch["observations"], batch["next_observations"]]))
     state, critic_metrics = _critic_step(config, state, both, batch)
     state, clone_metrics = _clone_step(config, state, both[:rows], batch["actions"])
-    loss = functools.partial(
-        dynamics.loss,
-        config.model,
-        observations=both[:rows],
-        actions=batch["actions"],
-        next_observations=both[rows:],
-        rewards=batch["rewards"],
-        masks=batch["masks"],
-    )
     model, opt, model_metrics = optimise.gradient_step(
-        loss, state.params["model"], state.opt["model"], config.model_lr
+        lambda params: dynamics.loss(config.model, params, both[:rows], both[rows:], batch),
+        state.params["model"],
+        state.opt["model"],
+        config.model_lr,
     )
     low, high = jnp.min(both, axis=0), jnp.max(both, axis=0)
     new = dataclasses.replace(
-        state,
-        params={**state.params, "model": model},
-        opt={**state.opt, "model": opt},
+        _with(state, "model", model, opt),
         low=jnp.where(state.step == 0, low, jnp.minimum(low, state.low)),
         high=jnp.where(state.step == 0, high, jnp.maximum(high, state.high)),
     )
     return new, {**critic_metrics, **clone_metrics, **model_metrics}
 
 
+def _with(state: State, name: str, params: Params, opt: optax.OptState) -> State:
+    return dataclasses.replace(
+        state, params={**state.params, name: params}, opt={**state.opt, name: opt}
+    )
+
+
 def _critic_step(
     config: Config, state: State, both: jax.Array, batch: Batch
 ) -> tuple[State, Metrics]:
     """IQL without its actor: V, then Q with the new V, then the targets."""
-    actions = batch["actions"]
+    params, opt, actions = state.params, state.opt, batch["actions"]
     rows = actions.shape[0]
     obs = both[:rows]
     q = critics.q(config.critic, state.target_critic, "min", obs, actions)
@@ -275,27 +260,17 @@ def _critic_step(
         return value_loss, {"value_loss": value_loss, "v": jnp.mean(v)}
 
     value, value_opt, metrics = optimise.gradient_step(
-        loss, state.params["value"], state.opt["value"], config.critic_lr
+        loss, params["value"], opt["value"], config.critic_lr
     )
     next_v: jax.Array = apply(Scalar(config.value), value, both[rows:])
     discounts = batch.get("discounts", config.discount)
     target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_v)
     critic, critic_opt, critic_metrics = critics.regress(
-        config.critic,
-        state.params["critic"],
-        state.opt["critic"],
-        config.critic_lr,
-        target,
-        obs,
-        actions,
+        config.critic, params["critic"], opt["critic"], config.critic_lr, target, obs, actions
     )
-    new = dataclasses.replace(
-        state,
-        params={**state.params, "critic": critic, "value": value},
-        target_critic=optimise.polyak(critic, state.target_critic, config.polyak),
-        opt={**state.opt, "critic": critic_opt, "value": value_opt},
-    )
-    return new, {**metrics, **critic_metrics}
+    new = _with(_with(state, "value", value, value_opt), "critic", critic, critic_opt)
+    target_critic = optimise.polyak(critic, state.target_critic, config.polyak)
+    return dataclasses.replace(new, target_critic=target_critic), {**metrics, **critic_metrics}
 
 
 def _clone_step(
@@ -313,13 +288,7 @@ def _clone_step(
     actor, opt = jax.vmap(step)(state.params["actor"], grads, state.opt["actor"])
     last = state.step + 1 == config.pretrain_steps
     opt = jax.tree.map(lambda leaf: jnp.where(last, jnp.zeros_like(leaf), leaf), opt)
-    new = dataclasses.replace(
-        state,
-        params={**state.params, "actor": actor},
-        opt={**state.opt, "actor": opt},
-        behaviour=actor,
-    )
-    return new, metrics
+    return dataclasses.replace(_with(state, "actor", actor, opt), behaviour=actor), metrics
 
 
 def _improve(
@@ -344,11 +313,8 @@ def _improve(
         return total, {"policy_loss": total / config.members, "ratio_off": jnp.mean(off)}
 
     grads, metrics = jax.grad(loss, has_aux=True)(state.params["actor"])
-    # The first step has the whole rate, the last one 1 / policy_steps of it.
-    left = jnp.maximum(1.0 - (count - 1) / config.policy_steps, 0.0)
-    step = functools.partial(
-        optimise.adam_step, learning_rate=config.policy_lr * left, clip_norm=config.clip_norm
-    )
+    rate = optimise.linear(config.policy_lr, count - 1, config.policy_steps)
+    step = functools.partial(optimise.adam_step, learning_rate=rate, clip_norm=config.clip_norm)
     stepped = jax.vmap(step)(state.params["actor"], grads, state.opt["actor"])
     std = jnp.mean(jnp.exp(log_std))
     return stepped, {**metrics, "advantage": jnp.mean(advantage), "std": std}
@@ -359,24 +325,20 @@ def _judge(
 ) -> tuple[Params, jax.Array, jax.Array]:
     """Behaviour policies after the replacements, their scores (M,), and how many were replaced."""
 
-    def model(
-        obs: jax.Array, actions: jax.Array, step_key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def model(obs: jax.Array, actions: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
         params = state.params["model"]
-        following, _, goes_on = dynamics.step(config.model, params, obs, actions, step_key)
+        following, _, goes_on = dynamics.step(config.model, params, obs, actions, draw)
         # No further than the data went: critics and policies have seen nothing there.
         inside = (jnp.broadcast_to(edge, following.shape) for edge in (state.low, state.high))
         return jnp.clip(following, *inside), goes_on
 
+    q = functools.partial(critics.q, config.critic, state.target_critic, "min")
+
     def score(params: Params) -> jax.Array:
-        return dynamics.am_q(
-            functools.partial(critics.q, config.critic, state.target_critic, "min"),
-            lambda obs: distribution(config, params, obs)[0],
-            model,
-            obs,
-            config.horizon,
-            key,
-        )
+        def act(obs: jax.Array) -> jax.Array:
+            return distribution(config, params, obs)[0]
+
+        return dynamics.am_q(q, act, model, obs, config.horizon, key)
 
     candidates = jax.tree.map(
         lambda *leaves: jnp.concatenate(leaves), state.params["actor"], state.behaviour
@@ -391,19 +353,18 @@ def replace(
     """The better policy of each pair, its score (M,), and how many of the first are better."""
     better = score > behaviour_score  # not where a score is not a number
 
-    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
-        pick = better.reshape(-1, *(1,) * (new.ndim - 1))
-        return jnp.where(jnp.broadcast_to(pick, new.shape), new, old)
+    def chosen(pick: jax.Array, new: Params, old: Params) -> Params:
+        member: Params = jax.tree.map(lambda a, b: jnp.where(pick, a, b), new, old)
+        return member
 
     kept = jnp.where(better, score, behaviour_score)
-    return jax.tree.map(chosen, actor, behaviour), kept, jnp.sum(better, dtype=jnp.float32)
+    return jax.vmap(chosen)(better, actor, behaviour), kept, jnp.sum(better, dtype=jnp.float32)
 
 
-def best(state: State) -> Params:
-    """Parameters of the behaviour policy with the best score; of a clone in the first stage."""
-    index = jnp.argmax(state.score)
-    params: Params = jax.tree.map(lambda leaf: leaf[index], state.behaviour)
-    return params
+def best(state: State, members: Params) -> Params:
+    """Of what leads with the member axis, that of the best behaviour policy; at first any."""
+    picked: Params = jax.tree.map(lambda leaf: leaf[jnp.argmax(state.score)], members)
+    return picked
 
 
 def act(
@@ -414,7 +375,9 @@ def act(
     explore: bool = False,
 ) -> jax.Array:
     """Mean action of the best policy, or with `explore` a clipped sample around it."""
-    mean, log_std = distribution(config, best(state), state.normaliser(observations))
+    mean, log_std = distribution(
+        config, best(state, state.behaviour), state.normaliser(observations)
+    )
     if explore:
         noise = jnp.exp(log_std) * jax.random.normal(key, mean.shape)
         mean = jnp.clip(mean + noise, -1.0, 1.0)
@@ -423,4 +386,19 @@ def act(
 
 def policy(config: Config, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
-    return policies.TanhPolicy(config.actor, best(state), state.normaliser)
+    return policies.TanhPolicy(config.actor, best(state, state.behaviour), state.normaliser)
+
+
+def learned(config: Config, state: State) -> policies.Learned:
+    """What can start another agent: the policy that acts, V and the critics."""
+    return policies.Learned(
+        policy=policy(config, state),
+        actor_opt=best(state, state.opt["actor"]),
+        log_std=best(state, state.behaviour)["log_std"],
+        critic_net=config.critic,
+        critic=state.params["critic"],
+        target_critic=state.target_critic,
+        critic_opt=state.opt["critic"],
+        value_net=config.value,
+        value=state.params["value"],
+    )

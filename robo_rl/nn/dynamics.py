@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.nn import distributions
-from robo_rl.nn.apply import Metrics, Params, apply, init_ensemble
+from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble
 from robo_rl.nn.networks import NetConfig, Trunk
 
 LOG_STD_MIN, LOG_STD_MAX = -7.0, 1.0
@@ -70,21 +70,21 @@ def loss(
     net: NetConfig,
     params: Params,
     observations: jax.Array,
-    actions: jax.Array,
     next_observations: jax.Array,
-    rewards: jax.Array,
-    masks: jax.Array,
+    batch: Batch,
 ) -> tuple[jax.Array, Metrics]:
     """Sum over the members of the mean over rows (B,); the metrics are means over the members.
 
-    After a terminal step the next observation counts as any other: it is part of the data.
+    Observations (B, O) are standardised; actions, rewards and masks are those of the batch. After a
+    terminal step the next observation counts as any other: it is part of the data.
     """
-    target = jnp.concatenate([next_observations - observations, rewards[:, None]], axis=-1)
+    actions, rewards = batch["actions"], batch["rewards"][:, None]
+    target = jnp.concatenate([next_observations - observations, rewards], axis=-1)
     module = Dynamics(net, observations.shape[-1])
 
     def one(member: Params) -> tuple[jax.Array, jax.Array]:
         mean, log_std, goes_on = apply(module, member, observations, actions)
-        likelihood = negative_log_likelihood(mean, log_std, goes_on, target, masks)
+        likelihood = negative_log_likelihood(mean, log_std, goes_on, target, batch["masks"])
         return jnp.mean(likelihood), jnp.mean(jnp.square(mean - target))
 
     likelihoods, errors = jax.vmap(one)(params)

@@ -13,7 +13,7 @@ from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import trees
-from tests.probe_envs import Endless, Match, OneStep, Reach, TwoSteps, collect, reach_expert
+from tests.probe_envs import Endless, Match, OneStep, TwoSteps, collect
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -111,7 +111,12 @@ def _history(config):
     return states
 
 
-def test_the_member_with_the_best_score_acts(batch):
+def _same(a, b):
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in leaves)
+
+
+def test_the_member_with_the_best_score_acts_and_is_handed_on(batch):
     state, obs = _history(CONFIG)[0], jnp.asarray(batch["observations"])
     for index in (0, 1):
         scored = dataclasses.replace(state, score=jnp.zeros(2).at[index].set(1.0))
@@ -119,11 +124,9 @@ def test_the_member_with_the_best_score_acts(batch):
         expected, _ = unio4.distribution(CONFIG, member, obs)
         got = unio4.act(CONFIG, scored, obs, jax.random.key(0))
         np.testing.assert_allclose(got, expected, rtol=1e-6)
-
-
-def _same(a, b):
-    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(x, y) for x, y in leaves)
+        handed_on = unio4.learned(CONFIG, scored)
+        assert _same(handed_on.policy.params, member)
+        np.testing.assert_array_equal(handed_on.log_std, member["log_std"])
 
 
 def test_each_stage_moves_its_own_networks_only():
@@ -254,7 +257,7 @@ FAST = unio4.Config(
     pretrain_steps=400,
     policy_steps=400,
     evaluate_every=50,
-    horizon=2,
+    horizon=10,
     discount=0.5,
     polyak=0.1,
     critic_lr=1e-2,
@@ -302,23 +305,32 @@ def test_it_beats_the_behaviour_in_a_contextual_bandit():
     np.testing.assert_allclose(got, obs / 2, atol=0.15)
 
 
-def _steps_to_goal(state, config):
-    """Mean number of steps that the policy takes in `Reach`, from a ring of starts."""
-    angles = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
-    x = 0.9 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    steps, away = np.zeros(32), np.ones(32, bool)
+def _line():
+    """Move a point on a line to 0 by 0.2 a; -1 a step. Seven of ten actions are uniform."""
+    rng = np.random.default_rng(0)
+    x, a = rng.uniform(-1.0, 1.0, (2, 256, 1))
+    a = np.where(rng.uniform(size=(256, 1)) < 0.7, a, np.clip(-5.0 * x, -1.0, 1.0))
+    following = np.clip(x + 0.2 * a, -1.0, 1.0)
+    away = np.abs(following[:, 0]) >= 0.15
+    columns = {"observations": x, "actions": a, "next_observations": following}
+    columns |= {"rewards": -1.0 * away, "masks": 1.0 * away}
+    return {name: np.asarray(column, np.float32) for name, column in columns.items()}
+
+
+def _steps_to_goal(state):
+    """Mean number of steps that the policy takes on the line, of at most 20."""
+    x = np.array([[-0.9], [-0.8], [0.8], [0.9]], np.float32)
+    steps, away = np.zeros(4), np.ones(4, bool)
     for _ in range(20):
         steps += away
-        x = x + 0.2 * np.asarray(unio4.act(config, state, jnp.asarray(x), jax.random.key(0)))
-        away &= np.linalg.norm(x, axis=1) >= 0.15
+        x = x + 0.2 * np.asarray(unio4.act(FAST, state, x, jax.random.key(0)))
+        away &= np.abs(x[:, 0]) >= 0.15
     return float(steps.mean())
 
 
 def test_it_reaches_much_faster_than_its_clone_of_mixed_data():
-    """Seven of ten actions were uniform: their mean is slow. The straight way takes 4 steps."""
-    data = collect(Reach(), 60, reach_expert, noise=0.7)
-    config = dataclasses.replace(FAST, discount=0.9, horizon=10, model=NET)
-    clones, state = _run(config, batch_of(data))
-    slow, fast = _steps_to_goal(clones, config), _steps_to_goal(state, config)
-    assert slow > 7.0
-    assert fast < 5.0
+    """The mean of the data's actions is slow; the straight way takes 4 steps."""
+    clones, state = _run(FAST, _line())
+    assert _steps_to_goal(clones) > 7.0
+    assert _steps_to_goal(state) < 5.0
+    assert float(jnp.max(state.score)) > float(jnp.max(clones.score))

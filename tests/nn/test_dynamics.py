@@ -33,12 +33,14 @@ def _fitted():
     """Two members on x' = x + (x - 2 a) / 4, a reward of a, and an end where x > 0."""
     x, a = jnp.meshgrid(jnp.linspace(-1.0, 1.0, 20), jnp.linspace(-1.0, 1.0, 20))
     x, a = x.reshape(-1, 1), a.reshape(-1, 1)
-    rows = x, a, x + (x - 2 * a) / 4, a[:, 0], (x[:, 0] < 0.0).astype(jnp.float32)
+    following = x + (x - 2 * a) / 4
+    batch = {"actions": a, "rewards": a[:, 0], "masks": (x[:, 0] < 0.0).astype(jnp.float32)}
     params = INIT(NET, KEY, 2, x[:1], a[:1])
 
     def step(carry, _):
-        loss = functools.partial(dynamics.loss, NET)
-        params, opt, metrics = optimise.gradient_step(lambda p: loss(p, *rows), *carry, 1e-2)
+        params, opt, metrics = optimise.gradient_step(
+            lambda members: dynamics.loss(NET, members, x, following, batch), *carry, 1e-2
+        )
         return (params, opt), metrics
 
     start = params, optimise.adam_init(params)
