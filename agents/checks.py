@@ -27,6 +27,12 @@ def fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be in (0, 1], got {value}")
 
 
+def unit(name: str, value: float) -> None:
+    """`value` must be in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """`value` must be one of `known`."""
     if value not in known:
@@ -44,6 +50,6 @@ def needed(name: str, keys: Collection[str], needs: tuple[str, ...]) -> None:
     lacking = [key for key in needs if key not in keys]
     if lacking:
         raise ValueError(
-            f"{name}.init: the batch lacks {', '.join(lacking)}; `robo_rl.learn.contract.supply` "
-            "takes that from transitions of whole episodes"
+            f"{name}.init: the batch lacks {', '.join(lacking)}; `robo_rl.learn.contract` says "
+            "which loop supplies that from what"
         )

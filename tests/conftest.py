@@ -16,3 +16,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 0 if item.path.name == _LONGEST else 2 if item.path.parent.name == _REAL_TIME else 1
 
     items.sort(key=rank)
+
+
+@pytest.fixture
+def quick_compile():
+    """For single updates of tiny networks, which take far longer to optimise than to run."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -51,6 +51,17 @@ CONFIGS = {
     "sac_min": agents.sac.Config(
         actor=SMALL, critic=NORMED, critics=2, actor_q="min", std="shared", backup_entropy=True
     ),
+    "ppo": agents.ppo.Config(actor=SMALL, value=SMALL, minibatch=4, epochs=2),
+    "ppo_adopted": agents.ppo.Config(
+        actor=NORMED,
+        value=NORMED,
+        minibatch=8,
+        epochs=2,
+        value_clip=0.1,
+        entropy_weight=0.01,
+        reward_scale=0.1,
+        decay_steps=10,
+    ),
     "rebrac": agents.rebrac.Config(actor=SMALL, critic=NORMED, critics=3, decay_steps=2),
     "residual_whole": agents.residual.Config(
         trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
@@ -91,6 +102,8 @@ def batch(batch, case):
     more = {
         "next_actions": np.roll(batch["actions"], -1, axis=0),
         "returns": np.linspace(-1.0, 1.0, 8, dtype=np.float32),
+        "ends": np.array([0, 0, 0, 1, 0, 1, 1, 1], np.float32),
+        "offline": np.array([0, 0, 0, 0, 0, 0, 1, 1], np.float32),
     }
     return {**batch, **{key: more[key] for key in needs(_agent(case))}}
 
@@ -279,6 +292,19 @@ def test_configs_are_frozen_and_hashable(case):
         ("qc", {"discount": 0.0}),
         ("qc", {"polyak": 0.0}),
         ("qc", {"learning_rate": 0.0}),
+        ("ppo", {"initial_log_std": 3.0}),
+        ("ppo", {"epochs": 0}),
+        ("ppo", {"minibatch": 0}),
+        ("ppo", {"clip": 0.0}),
+        ("ppo", {"value_clip": -1.0}),
+        ("ppo", {"entropy_weight": -1.0}),
+        ("ppo", {"clip_norm": -1.0}),
+        ("ppo", {"discount": 0.0}),
+        ("ppo", {"gae_lambda": 1.5}),
+        ("ppo", {"reward_scale": 0.0}),
+        ("ppo", {"actor_lr": 0.0}),
+        ("ppo", {"value_lr": 0.0}),
+        ("ppo", {"decay_steps": -1}),
         ("iql", {"critics": 0}),
         ("iql", {"subset": 3}),
         ("iql", {"expectile": 1.0}),
