@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import unio4
+from robo_rl.agents import ppo, unio4
+from robo_rl.learn import online
 from robo_rl.learn.contract import batch_of
+from robo_rl.learn.recipes import RECIPES
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
@@ -303,6 +305,29 @@ def test_it_beats_the_behaviour_in_a_contextual_bandit():
     cloned, got = (unio4.act(FAST, s, obs, jax.random.key(0)) for s in (clones, state))
     assert float(jnp.max(jnp.abs(cloned))) < 0.2
     np.testing.assert_allclose(got, obs / 2, atol=0.15)
+
+
+def test_ppo_goes_on_online_from_its_policy_and_its_value():
+    """The recipe's first state acts alike and has V times the reward scale, its steps are small."""
+    data = batch_of(collect(Match(), 256))
+    _, state = _run(FAST, data)
+    recipe = dataclasses.replace(RECIPES["unio4_online"], rollout=128)
+    learned = unio4.learned(FAST, state)
+    config = recipe.configure(ppo.adopt(ppo.Config(), learned))
+    assert (config.actor, config.value, config.clip) == (NET, NET, 0.05)
+    example = {name: column[:1] for name, column in data.items()}
+    first = online.start_state(ppo, config, recipe, 0, example, learned)
+    obs = jnp.linspace(-0.8, 0.8, 9)[:, None]
+    before = unio4.act(FAST, state, obs, jax.random.key(0))
+    np.testing.assert_array_equal(ppo.act(config, first, obs, jax.random.key(0)), before)
+    v = apply(Scalar(NET), state.params["value"], obs)
+    np.testing.assert_allclose(apply(Scalar(NET), first.params["value"], obs), 0.1 * v, rtol=1e-4)
+
+    loop = online.OnlineLoop(env_steps=256, log_every=128, checkpoint_every=256)
+    after = online.finetune(ppo, config, Match(), recipe, loop, first)
+    assert int(after.step) == 2
+    assert not _same(after.params["actor"], first.params["actor"])
+    np.testing.assert_allclose(ppo.act(config, after, obs, jax.random.key(0)), before, atol=0.05)
 
 
 def _line():

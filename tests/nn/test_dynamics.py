@@ -9,6 +9,8 @@ import pytest
 from robo_rl.nn import dynamics, optimise
 from robo_rl.nn.networks import NetConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 NET = NetConfig((32,), activation="silu")
 KEY = jax.random.key(0)
 INIT = jax.jit(dynamics.init, static_argnums=(0, 2))
@@ -39,12 +41,12 @@ def _fitted():
 
     def step(carry, _):
         params, opt, metrics = optimise.gradient_step(
-            lambda members: dynamics.loss(NET, members, x, following, batch), *carry, 1e-2
+            lambda members: dynamics.loss(NET, members, x, following, batch), *carry, 3e-3
         )
         return (params, opt), metrics
 
     start = params, optimise.adam_init(params)
-    (params, _), metrics = jax.jit(lambda s: jax.lax.scan(step, s, None, length=500))(start)
+    (params, _), metrics = jax.jit(lambda s: jax.lax.scan(step, s, None, length=1500))(start)
     return params, metrics
 
 
