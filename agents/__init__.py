@@ -13,12 +13,14 @@ from robo_rl.agents import (
     fql,
     ifql,
     iql,
+    ppo,
     qc,
     rebrac,
     recoil,
     residual,
     sac,
     td3bc,
+    unio4,
     xql,
 )
 from robo_rl.learn.contract import Agent
@@ -34,12 +36,14 @@ AGENTS: Mapping[str, Agent] = {
     "fql": fql,
     "ifql": ifql,
     "iql": iql,
+    "ppo": ppo,
     "qc": qc,
     "rebrac": rebrac,
     "recoil": recoil,
     "residual": residual,
     "sac": sac,
     "td3bc": td3bc,
+    "unio4": unio4,
     "xql": xql,
 }
 

@@ -33,6 +33,12 @@ def inside(name: str, value: float, low: float = 0.0, high: float = 1.0) -> None
         raise ValueError(f"{name} must be in ({low:g}, {high:g}), got {value}")
 
 
+def unit(name: str, value: float) -> None:
+    """`value` must be in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """`value` must be one of `known`."""
     if value not in known:
@@ -49,7 +55,7 @@ def needed(
     name: str,
     keys: Collection[str],
     needs: tuple[str, ...],
-    way_out: str = "`robo_rl.learn.contract.supply` takes that from transitions of whole episodes",
+    way_out: str = "`robo_rl.learn.contract` says which loop supplies that from what",
 ) -> None:
     """A batch must have the keys that the agent `name` needs beyond the common ones."""
     lacking = [key for key in needs if key not in keys]

@@ -320,4 +320,6 @@ def learned(config: Common, state: State) -> policies.Learned:
         critic=state.params["critic"],
         target_critic=state.target_critic,
         critic_opt=state.opt["critic"],
+        value_net=config.critic,
+        value=state.params["value"],
     )

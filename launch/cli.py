@@ -200,7 +200,7 @@ class Finetune:
     source: Positional[pathlib.Path]
     """Run directory of the offline run."""
     recipe: str = "residual"
-    """How to go online: wsrl, rlpd, residual, ..."""
+    """How to go online: wsrl, rlpd, residual, ppo, ..."""
     steps: int = 20_000
     """Environment steps."""
     gap: float = 0.0

@@ -18,8 +18,8 @@ from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
 from robo_rl.launch import evaluation, gaps
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
-from robo_rl.learn import offline, online, recipes
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn import offline, online, recipes, rollouts
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -275,6 +275,7 @@ def export_state(
 def train(options: "cli.Train") -> int:
     """`robo-rl train`."""
     agent = agents.get(options.agent)
+    check_offline(agent)
     config = _with_options(agent.Config(), options.option)
     every = max(1, min(500, options.steps))
     loop = OfflineLoop(
@@ -297,8 +298,9 @@ def train(options: "cli.Train") -> int:
 def finetune(options: "cli.Finetune") -> int:
     """`robo-rl finetune`."""
     recipe = recipes.get(options.recipe)
-    source = load(options.source)
     agent = agents.get(recipe.agent)
+    rollouts.check(agent, recipe, options.steps)
+    source = load(options.source)
     config = adopted(agent, recipe, source)
     env = {**source.env, "gap": gaps.quickstart(options.gap)}
     out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
@@ -383,7 +385,7 @@ def _first_state(
         return source.state
     rows = batch_of(source.transitions)
     example = {name: jnp.asarray(value[:1], jnp.float32) for name, value in rows.items()}
-    learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
+    learned = _learned(source)
     return online.start_state(agent, config, recipe, loop.seed, example, learned)
 
 
@@ -393,9 +395,21 @@ def adopted(agent: Any, recipe: Recipe, source: Trained) -> Any:
         return recipe.configure(source.config)
     config = agent.Config()
     if recipe.start == "learned":
-        learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
-        config = agent.adopt(config, learned)
+        config = agent.adopt(config, _learned(source))
     return recipe.configure(config)
+
+
+def _learned(source: Trained) -> policies.Learned:
+    """What the source hands on to another agent."""
+    hand_on = getattr(source.agent, "learned", None)
+    if hand_on is None:
+        able = ", ".join(name for name, agent in agents.AGENTS.items() if hasattr(agent, "learned"))
+        raise ValueError(
+            f"{source.run.path}: {source.run.config['agent']} hands on no policy that another "
+            f'agent can start from; use a recipe with start = "continued", or a run of {able}'
+        )
+    learned: policies.Learned = hand_on(source.config, source.state)
+    return learned
 
 
 def _with_options(config: Any, options: tuple[str, ...]) -> Any:

@@ -25,3 +25,13 @@ def _compiled_programs_are_let_go():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+
+
+@pytest.fixture
+def quick_compile():
+    """For single updates of tiny networks, which take far longer to optimise than to run."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

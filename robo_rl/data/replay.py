@@ -168,6 +168,22 @@ class ReplayBuffer:
         out["actions"] = actions.reshape(batch, -1)
         return out
 
+    def newest(self, rows: int, discount: float = 0.99, next_actions: bool = False) -> Transitions:
+        """The newest `rows` transitions in the order of time, as `sample` gives them.
+
+        Adds `ends` (rows,): 1 where the transition in the next row does not follow this one, and
+        at the newest.
+        """
+        if not 1 <= rows <= self._size:
+            raise ValueError(
+                f"ReplayBuffer.newest: rows must be in [1, {self._size}], the number that is held, "
+                f"got {rows}"
+            )
+        at = (self._head - rows + np.arange(rows)) % self.capacity
+        out = self._gather(at, 1, discount, next_actions)
+        out["ends"] = self._stops(at).astype(np.float32)
+        return out
+
     def _chunk_starts(self, rng: np.random.Generator, batch: int, chunk: int) -> np.ndarray:
         """Rows (B,) that chunk - 1 others follow, uniform among all such rows."""
         rows = rng.integers(self._size, size=batch)

@@ -17,6 +17,14 @@ An agent that cannot do without one of these names it in `NEEDS`. The loops `sup
 - `returns` (B,): discounted sum of the rewards from this step to the end of its episode
 - `expert` (B,): 1 in the rows of an expert whom the method imitates, else 0
 
+Two come from the online loop only, with a recipe that has a `rollout`. The batch is then the newest
+experience of the agent's own policy, in the order of time, each row in one update and never again;
+behind it stand the offline rows that the recipe asks for.
+
+- `ends` (B,): 1 where the next row does not follow this one: at the end of an episode, whether
+  terminated (mask 0) or cut by time (mask 1), at the last row of the rollout, at offline rows
+- `offline` (B,): 1 where the row is of the offline data, and so of another policy
+
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 
@@ -47,7 +55,11 @@ BATCH_KEYS = (
     "returns",
     "expert",
     "succeeded",
+    "ends",
+    "offline",
 )
+ROLLOUT_KEYS = ("ends", "offline")
+"""What only a rollout has."""
 
 SUPPLIED = ("next_actions", "returns")
 """Of those, what `supply` can take from whole episodes."""
@@ -97,12 +109,24 @@ def needs(agent: Agent) -> tuple[str, ...]:
     return tuple(getattr(agent, "NEEDS", ()))
 
 
+def check_offline(agent: Agent) -> None:
+    """Raise ValueError for an agent that cannot learn without the online loop."""
+    rollout = [key for key in needs(agent) if key in ROLLOUT_KEYS]
+    if rollout:
+        raise ValueError(
+            f"{agent.__name__.rpartition('.')[2]} learns from rollouts of its own policy, and a "
+            f"dataset has no {', '.join(rollout)}; train another agent on it and finetune that "
+            "with a recipe that has a rollout"
+        )
+
+
 def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
     """Transitions with what the agent needs, taken from their episodes where it is not there.
 
-    Returns are discounted by `config.discount`; with `config.endless_returns`, an episode that was
-    cut by time and paid the same at every step is taken to go on for ever. Raises ValueError where
-    the transitions do not say which rows are an episode, or where returns lack an episode's end.
+    `ROLLOUT_KEYS` are left to the online loop. Returns are discounted by `config.discount`; with
+    `config.endless_returns`, an episode that was cut by time and paid the same at every step is
+    taken to go on for ever. Raises ValueError where the transitions do not say which rows are an
+    episode, or where returns lack an episode's end.
     """
     lacking = [key for key in SUPPLIED if key in needs(agent) and key not in transitions]
     if not lacking:

@@ -16,7 +16,7 @@ import numpy as np
 from robo_rl.data.chunks import chunk
 from robo_rl.data.episodes import Arrays
 from robo_rl.data.returns import n_step
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of, supply
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.nn import optimise
 from robo_rl.nn.apply import Batch, Metrics
@@ -241,6 +241,7 @@ def _rows(
     agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
 ) -> dict[str, np.ndarray]:
     """What the agent reads: with what it needs, and in n-step rows or chunks if so asked."""
+    check_offline(agent)
     supplied: dict[str, Arrays] = dict(supply(agent, config, transitions))
     if loop.chunk > 1:
         supplied = chunk(supplied, loop.chunk, config.discount)

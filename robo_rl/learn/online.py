@@ -19,7 +19,16 @@ import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.data.returns import monte_carlo_returns
-from robo_rl.learn.contract import SUPPLIED, Agent, State, Transitions, batch_of, needs, supply
+from robo_rl.learn import rollouts
+from robo_rl.learn.contract import (
+    ROLLOUT_KEYS,
+    Agent,
+    State,
+    Transitions,
+    batch_of,
+    needs,
+    supply,
+)
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
@@ -62,7 +71,7 @@ class OnlineLoop:
 
     env_steps: int = 20_000
     capacity: int = 200_000
-    """Rows of the replay buffer, offline rows included."""
+    """Rows of the replay buffer, offline rows included. A recipe's rollout is held besides."""
     log_every: int = 500
     evaluate_every: int = 0
     """0 evaluates at the end only."""
@@ -87,6 +96,8 @@ def start_state(
 ) -> State:
     """The first state of a recipe that starts fresh or from what an offline agent learned."""
     key = jax.random.key(seed)
+    rollout = {key: jnp.zeros(1) for key in needs(agent) if key in ROLLOUT_KEYS}
+    example_batch = {**rollout, **example_batch}  # of which only shapes are read
     if recipe.start == "fresh":
         normaliser = None if learned is None else learned.policy.normaliser
         return agent.init(config, key, example_batch, normaliser)
@@ -215,12 +226,7 @@ class _Run:
         self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
         self._queue: list[np.ndarray] = []  # actions of the chunk under way
         self._needs = needs(agent)
-        unknown = set(self._needs) - set(SUPPLIED)
-        if unknown:
-            raise ValueError(
-                f"finetune: {recipe.agent} needs {', '.join(sorted(unknown))}, which experience "
-                "does not have; it learns offline only"
-            )
+        rollouts.check(agent, recipe, loop.env_steps)
         if offline is not None and recipe.needs_offline_data:
             offline = supply(agent, config, offline)
         self.offline, self.buffer = _buffers(spaces, recipe, loop, offline, self._needs)
@@ -314,19 +320,14 @@ class _Run:
             frozen = dataclasses.replace(self.config, train_actor=False)
             for _ in range(self.recipe.critic_only_updates):
                 self._one_update(frozen)
-        if since > 0 and since % self.recipe.update_every == 0:
+        every = self.recipe.rollout or self.recipe.update_every
+        if since > 0 and since % every == 0:
             self._one_update(self.config)
 
     def _one_update(self, config: Any) -> None:
         rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
-        batch = mixed_batch(
-            rng,
-            self.recipe,
-            self.config.discount,
-            self.offline,
-            self.buffer,
-            next_actions="next_actions" in self._needs,
-        )
+        rows = rollouts.batch if self.recipe.rollout else mixed_batch
+        batch = rows(rng, self.recipe, self.config.discount, self.offline, self.buffer, self._needs)
         self.state, metrics = _update(self.agent, config, self.state, batch)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = sorted(name for name, value in values.items() if not np.isfinite(value))
@@ -372,7 +373,7 @@ def mixed_batch(
     discount: float,
     offline: ReplayBuffer | None,
     online: ReplayBuffer,
-    next_actions: bool = False,
+    needed: tuple[str, ...] = (),
 ) -> dict[str, np.ndarray]:
     """utd slices of batch_size rows, each led by its offline share; a slice is a critic step."""
     share = round(recipe.offline_fraction * recipe.batch_size)
@@ -380,7 +381,12 @@ def mixed_batch(
     for buffer, rows in ((offline, share), (online, recipe.batch_size - share)):
         if buffer is not None and rows:
             drawn = buffer.sample(
-                rng, recipe.utd * rows, recipe.n_step, discount, recipe.chunk, next_actions
+                rng,
+                recipe.utd * rows,
+                recipe.n_step,
+                discount,
+                recipe.chunk,
+                next_actions="next_actions" in needed,
             )
             arrays = batch_of({key: np.asarray(value) for key, value in drawn.items()})
             parts.append({k: v.reshape(recipe.utd, rows, *v.shape[1:]) for k, v in arrays.items()})
@@ -417,7 +423,8 @@ def _buffers(
         "succeeded": np.float32(0.0),
         **{key: np.float32(0.0) for key in returns},
     }
-    return mixed, ReplayBuffer(loop.capacity, example)
+    # A ring of the rollout's length: what the last update learned from is written over.
+    return mixed, ReplayBuffer(recipe.rollout or loop.capacity, example)
 
 
 def _spaces(env: gymnasium.Env[Any, Any]) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:

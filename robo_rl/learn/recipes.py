@@ -6,6 +6,18 @@ from typing import Any
 
 STARTS = ("fresh", "learned", "continued")
 WARMUP_ACTIONS = ("policy", "uniform")
+_OF_REPLAY = (
+    "seed_buffer_with_offline",
+    "warmup_actions",
+    "noise_std",
+    "critic_only_updates",
+    "batch_size",
+    "utd",
+    "update_every",
+    "n_step",
+    "chunk",
+)
+"""Fields that have no meaning where nothing is replayed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +53,10 @@ class Recipe:
     """Critic steps an update."""
     update_every: int = 1
     """Environment steps an update."""
+    rollout: int = 0
+    """Above 0 there is no replay: every so many steps one update gets exactly those, in the order
+    of time, and they are forgotten. `offline_fraction` is then the share of the offline rows that
+    stand behind them, and fields that speak of replay keep their defaults."""
     n_step: int = 1
     chunk: int = 1
     """H, the length of the action chunks that the agent learns and the loop plays open loop."""
@@ -64,7 +80,7 @@ class Recipe:
                 f"Recipe.noise_smoothing must be in [0, 1], got {self.noise_smoothing}"
             )
         rows = self.offline_fraction * self.batch_size
-        if abs(rows - round(rows)) > 1e-9:
+        if not self.rollout and abs(rows - round(rows)) > 1e-9:
             raise ValueError(
                 f"Recipe: offline_fraction {self.offline_fraction} of batch_size "
                 f"{self.batch_size} is not a whole number of rows"
@@ -74,11 +90,41 @@ class Recipe:
                 raise ValueError(f"Recipe.{name} must be >= 1, got {getattr(self, name)}")
         if self.chunk > 1 and self.n_step > 1:
             raise ValueError("Recipe.chunk: a chunk is its own n-step window; leave n_step at 1")
-        for name in ("warmup_steps", "critic_only_updates"):
+        for name in ("warmup_steps", "critic_only_updates", "rollout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
         if self.reset and self.start != "learned":
             raise ValueError('Recipe.reset needs start = "learned"')
+        if self.rollout:
+            self._check_rollout()
+
+    def _check_rollout(self) -> None:
+        """An update that is all of the last rollout leaves nothing for other fields to choose."""
+        if self.warmup_steps:
+            raise ValueError(
+                "Recipe.warmup_steps must be 0 with a rollout, of which every step is learned "
+                f"from, got {self.warmup_steps}"
+            )
+        for field in dataclasses.fields(self):
+            if field.name in _OF_REPLAY and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"Recipe.{field.name} must be {field.default!r} with a rollout, which is not "
+                    f"replayed, got {getattr(self, field.name)!r}"
+                )
+        if self.offline_fraction == 1.0:
+            raise ValueError("Recipe.offline_fraction must be below 1 with a rollout")
+        rows = self.rollout * self.offline_fraction / (1.0 - self.offline_fraction)
+        if abs(rows - round(rows)) > 1e-6:
+            raise ValueError(
+                f"Recipe: offline_fraction {self.offline_fraction} behind a rollout of "
+                f"{self.rollout} is {rows:g} rows, not a whole number"
+            )
+
+    @property
+    def offline_rows(self) -> int:
+        """Offline rows behind a rollout."""
+        fraction = self.offline_fraction if self.rollout else 0.0
+        return round(self.rollout * fraction / (1.0 - fraction))
 
     @property
     def needs_offline_data(self) -> bool:
@@ -96,7 +142,14 @@ class Recipe:
             raise ValueError(
                 f"Recipe.critic_only_updates: {self.agent} cannot hold its actor still"
             )
-        return dataclasses.replace(config, **values)
+        config = dataclasses.replace(config, **values)
+        minibatch = getattr(config, "minibatch", 1)
+        if self.rollout % minibatch:
+            raise ValueError(
+                f"Recipe.rollout must be a multiple of {self.agent}'s minibatch = {minibatch}, "
+                f"got {self.rollout}"
+            )
+        return config
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -176,6 +229,26 @@ RECIPES: Mapping[str, Recipe] = {
     # Li et al. 2025: the same, on chunks of 5 actions.
     "qc": Recipe(agent="qc", start="continued", seed_buffer_with_offline=True, chunk=5),
     "qc_fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, chunk=5),
+    # Schulman et al. 2017, from scratch.
+    "ppo": Recipe(agent="ppo", warmup_steps=0, rollout=2048),
+    # Lei et al. 2023: PPO in small steps from an offline actor and its V. The clip of V, of which
+    # the paper has no number, is taken to be that of the ratio.
+    "unio4_online": Recipe(
+        agent="ppo",
+        start="learned",
+        warmup_steps=0,
+        rollout=2048,
+        options=(
+            ("minibatch", 128),
+            ("clip", 0.05),
+            ("value_clip", 0.05),
+            ("entropy_weight", 0.01),
+            ("reward_scale", 0.1),
+            ("actor_lr", 1e-5),
+            ("value_lr", 2e-4),
+            ("decay_steps", 1_465),  # 3M steps
+        ),
+    ),
 }
 
 

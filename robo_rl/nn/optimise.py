@@ -61,6 +61,13 @@ def cosine(learning_rate: float, step: jax.Array, decay_steps: int) -> jax.Array
     return learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
 
+def linear(learning_rate: float, step: jax.Array, decay_steps: int) -> jax.Array | float:
+    """Linear decay to zero over `decay_steps`; constant when that is 0."""
+    if decay_steps == 0:
+        return learning_rate
+    return learning_rate * (1.0 - jnp.minimum(step / decay_steps, 1.0))
+
+
 def polyak(params: Params, target: Params, rate: float) -> Params:
     """target + rate * (params - target), leaf by leaf."""
     moved: Params = jax.tree.map(lambda p, t: t + rate * (p - t), params, target)

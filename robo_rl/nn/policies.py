@@ -98,6 +98,9 @@ class Learned:
     """Leaves lead with the ensemble axis N."""
     target_critic: Params | None = None
     critic_opt: optax.OptState | None = None
+    value_net: NetConfig | None = None
+    value: Params | None = None
+    """Of `Scalar`: V of the standardised observation."""
 
     @property
     def critics(self) -> int:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 SMALL = NetConfig(hidden=(8, 8))
 NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
+ONE_LAYER = NetConfig(hidden=(8,))
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
@@ -55,6 +56,17 @@ CONFIGS = {
     "sac_min": agents.sac.Config(
         actor=SMALL, critic=NORMED, critics=2, actor_q="min", std="shared", backup_entropy=True
     ),
+    "ppo": agents.ppo.Config(actor=SMALL, value=SMALL, minibatch=4, epochs=2),
+    "ppo_adopted": agents.ppo.Config(
+        actor=NORMED,
+        value=NORMED,
+        minibatch=8,
+        epochs=2,
+        value_clip=0.1,
+        entropy_weight=0.01,
+        reward_scale=0.1,
+        decay_steps=10,
+    ),
     "rebrac": agents.rebrac.Config(actor=SMALL, critic=NORMED, critics=3, decay_steps=2),
     "residual_whole": agents.residual.Config(
         trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
@@ -63,6 +75,17 @@ CONFIGS = {
     "recoil": agents.recoil.Config(actor=SMALL, critic=SMALL),
     "xql": agents.xql.Config(actor=SMALL, critic=SMALL),
     "td3bc": agents.td3bc.Config(actor=SMALL, critic=SMALL),
+    "unio4": agents.unio4.Config(
+        actor=ONE_LAYER,
+        value=ONE_LAYER,
+        critic=ONE_LAYER,
+        model=ONE_LAYER,
+        members=2,
+        models=2,
+        pretrain_steps=1,
+        evaluate_every=1,
+        horizon=2,
+    ),
 }
 CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
 
@@ -87,6 +110,8 @@ def batch(batch, case):
         "next_actions": np.roll(batch["actions"], -1, axis=0),
         "returns": np.linspace(-1.0, 1.0, 8, dtype=np.float32),
         "expert": np.repeat(np.float32([1.0, 0.0]), 4),
+        "ends": np.array([0, 0, 0, 1, 0, 1, 1, 1], np.float32),
+        "offline": np.array([0, 0, 0, 0, 0, 0, 1, 1], np.float32),
     }
     return {**batch, **{key: more[key] for key in needs(_agent(case))}}
 
@@ -276,6 +301,19 @@ def test_configs_are_frozen_and_hashable(case):
         ("qc", {"discount": 0.0}),
         ("qc", {"polyak": 0.0}),
         ("qc", {"learning_rate": 0.0}),
+        ("ppo", {"initial_log_std": 3.0}),
+        ("ppo", {"epochs": 0}),
+        ("ppo", {"minibatch": 0}),
+        ("ppo", {"clip": 0.0}),
+        ("ppo", {"value_clip": -1.0}),
+        ("ppo", {"entropy_weight": -1.0}),
+        ("ppo", {"clip_norm": -1.0}),
+        ("ppo", {"discount": 0.0}),
+        ("ppo", {"gae_lambda": 1.5}),
+        ("ppo", {"reward_scale": 0.0}),
+        ("ppo", {"actor_lr": 0.0}),
+        ("ppo", {"value_lr": 0.0}),
+        ("ppo", {"decay_steps": -1}),
         ("iql", {"critics": 0}),
         ("iql", {"subset": 3}),
         ("iql", {"expectile": 1.0}),
@@ -349,6 +387,25 @@ def test_configs_are_frozen_and_hashable(case):
         ("td3bc", {"polyak": 0.0}),
         ("td3bc", {"actor_lr": 0.0}),
         ("td3bc", {"critic_lr": 0.0}),
+        ("unio4", {"members": 0}),
+        ("unio4", {"critics": 0}),
+        ("unio4", {"models": 0}),
+        ("unio4", {"pretrain_steps": 0}),
+        ("unio4", {"policy_steps": 0}),
+        ("unio4", {"evaluate_every": 0}),
+        ("unio4", {"horizon": 0}),
+        ("unio4", {"expectile": 1.0}),
+        ("unio4", {"disagreement": -1.0}),
+        ("unio4", {"ratio_clip": 0.0}),
+        ("unio4", {"omega": 0.0}),
+        ("unio4", {"discount": 0.0}),
+        ("unio4", {"polyak": 2.0}),
+        ("unio4", {"critic_lr": 0.0}),
+        ("unio4", {"clone_lr": 0.0}),
+        ("unio4", {"model_lr": 0.0}),
+        ("unio4", {"policy_lr": 0.0}),
+        ("unio4", {"clip_norm": -1.0}),
+        ("unio4", {"log_std_min": 3.0}),
         ("awac", {"utd": 2}),
         ("awac", {"inverse_temperature": -1.0}),
         ("awac", {"weight_clip": 0.0}),

@@ -74,6 +74,22 @@ def test_terminated_masks_and_truncated_bootstraps():
     np.testing.assert_array_equal(batch["truncated"], [False, True, False])
 
 
+def test_the_newest_come_in_the_order_of_time_with_their_ends():
+    """3T 4 | 5 6t 7 of a ring of 6 whose seam is between them; `|` is a cut."""
+    buffer = ReplayBuffer(6, EXAMPLE)
+    for number in range(8):
+        buffer.add(step(number, terminated=number == 3, truncated=number == 6))
+        if number == 4:
+            buffer.cut()
+    newest = buffer.newest(5, discount=0.5)
+    np.testing.assert_array_equal(newest["rewards"], [3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(newest["ends"], [1, 1, 0, 1, 1])
+    np.testing.assert_array_equal(newest["masks"], [0, 1, 1, 1, 1])
+    for rows in (0, 7):
+        with pytest.raises(ValueError, match=r"newest: rows must be in \[1, 6\]"):
+            buffer.newest(rows)
+
+
 def test_n_step_windows_by_hand():
     """0 1 2T | 3 4t | 5 6 with n = 3 at 0.5; 6 is the newest, and 5's window stops at it."""
     buffer = ReplayBuffer(16, EXAMPLE)

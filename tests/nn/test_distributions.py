@@ -65,3 +65,40 @@ def test_clipped_noise_has_its_spread_and_never_leaves_its_bounds():
     wide = distributions.clipped_noise(jax.random.key(0), (20_000,), 5.0, 0.5)
     assert float(jnp.abs(wide).max()) == 0.5
     assert float(jnp.mean(jnp.abs(wide) == 0.5)) == pytest.approx(0.92, abs=0.01)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.9, -1.0), (-0.3, -5.0)])
+def test_a_cut_normal_has_its_tails_at_the_bounds(mean, log_std):
+    x = np.array([[-1.0], [-0.5], [0.2], [0.99], [1.0]], np.float32)
+    normal = scipy.stats.norm(mean, np.exp(log_std))
+    expected = [normal.logcdf(-1.0), *normal.logpdf(x[1:4, 0].astype(float)), normal.logsf(1.0)]
+    m, s = jnp.full((5, 1), mean), jnp.full((5, 1), log_std)
+    got = distributions.clipped_normal_log_prob(jnp.asarray(x), m, s)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
+    slopes = jax.grad(lambda m: distributions.clipped_normal_log_prob(x, m, s).sum())(m)
+    assert np.isfinite(slopes).all()
+
+
+def test_the_score_of_a_cut_normal_has_a_mean_of_zero():
+    """What makes its policy gradient unbiased; that of the density of cut samples is off."""
+    log_std = jnp.zeros((200_000, 1))
+    noise = jax.random.normal(jax.random.key(0), log_std.shape)
+    x = jnp.clip(0.5 + noise, -1.0, 1.0)
+
+    def mean_score(log_prob):
+        return float(jax.grad(lambda m: log_prob(x, m * jnp.ones_like(x), log_std).mean())(0.5))
+
+    assert mean_score(distributions.clipped_normal_log_prob) == pytest.approx(0.0, abs=0.01)
+    assert abs(mean_score(distributions.normal_log_prob)) > 0.1
+
+
+def test_entropy_and_divergence_of_normals():
+    """KL(N(0, 1), N(1, 4)) = log 2 + (1 + 1) / 8 - 1 / 2; of a normal from itself, 0."""
+    one, zero = jnp.ones(1), jnp.zeros(1)
+    got = distributions.normal_kl(zero, zero, one, jnp.log(2.0 * one))
+    assert float(got) == pytest.approx(np.log(2.0) - 0.25, rel=1e-5)
+    assert float(distributions.normal_kl(one, one, one, one)) == 0.0
+    entropy = distributions.normal_entropy(jnp.array([0.0, 0.7]))
+    assert float(entropy) == pytest.approx(
+        float(scipy.stats.norm.entropy(scale=np.exp([0.0, 0.7])).sum()), rel=1e-5
+    )

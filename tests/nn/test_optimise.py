@@ -37,6 +37,12 @@ def test_cosine_without_decay_is_constant():
     assert optimise.cosine(0.3, jnp.asarray(10**6), 0) == 0.3
 
 
+@pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (25, 0.75), (100, 0.0), (500, 0.0)])
+def test_linear_goes_to_zero_and_stays(step, expected):
+    assert float(optimise.linear(1.0, jnp.asarray(step), 100)) == pytest.approx(expected)
+    assert optimise.linear(0.3, jnp.asarray(step), 0) == 0.3
+
+
 def test_polyak_by_hand():
     moved = optimise.polyak({"w": jnp.array(10.0)}, {"w": jnp.array(2.0)}, 0.25)
     assert float(moved["w"]) == 4.0
