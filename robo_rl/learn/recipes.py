@@ -231,6 +231,8 @@ RECIPES: Mapping[str, Recipe] = {
     "qc_fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, chunk=5),
     # Schulman et al. 2017, from scratch.
     "ppo": Recipe(agent="ppo", warmup_steps=0, rollout=2048),
+    # Zhou et al. 2023: natural gradients, with a critic that learns from as many offline rows.
+    "hnpg": Recipe(agent="hnpg", warmup_steps=0, rollout=1_000, offline_fraction=0.5),
     # Lei et al. 2023: PPO in small steps from an offline actor and its V. The clip of V, of which
     # the paper has no number, is taken to be that of the ratio.
     "unio4_online": Recipe(

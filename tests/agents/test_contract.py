@@ -48,6 +48,9 @@ CONFIGS = {
     "fql_min": agents.fql.Config(
         flow=SMALL, actor=SMALL, critic=NORMED, flow_steps=3, aggregate="min", normalise_q=True
     ),
+    "hnpg": agents.hnpg.Config(
+        actor=SMALL, critic=SMALL, iterations=2, critic_steps=2, samples=2, cg_iterations=3
+    ),
     "ifql": agents.ifql.Config(flow=SMALL, critic=NORMED, flow_steps=3, samples=4),
     "iql": agents.iql.Config(actor=SMALL, critic=SMALL),
     "iql_ensemble": agents.iql.Config(actor=SMALL, critic=NORMED, critics=4, std="unit"),
@@ -301,6 +304,18 @@ def test_configs_are_frozen_and_hashable(case):
         ("qc", {"discount": 0.0}),
         ("qc", {"polyak": 0.0}),
         ("qc", {"learning_rate": 0.0}),
+        ("hnpg", {"initial_log_std": 3.0}),
+        ("hnpg", {"offline_weight": -1.0}),
+        ("hnpg", {"iterations": 0}),
+        ("hnpg", {"critic_steps": 0}),
+        ("hnpg", {"critic_lr": 0.0}),
+        ("hnpg", {"samples": 0}),
+        ("hnpg", {"discount": 0.0}),
+        ("hnpg", {"gae_lambda": -0.1}),
+        ("hnpg", {"max_kl": 0.0}),
+        ("hnpg", {"damping": -1.0}),
+        ("hnpg", {"cg_iterations": 0}),
+        ("hnpg", {"backtracks": 0}),
         ("ppo", {"initial_log_std": 3.0}),
         ("ppo", {"epochs": 0}),
         ("ppo", {"minibatch": 0}),

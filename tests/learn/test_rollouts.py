@@ -3,18 +3,17 @@
 import dataclasses
 
 import gymnasium
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import iql, ppo, rebrac
+from robo_rl.agents import ppo, rebrac
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online, rollouts
 from robo_rl.learn.contract import batch_of, check_offline, supply
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
-from robo_rl.learn.recipes import RECIPES, Recipe
+from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
 from tests.probe_envs import Reach, collect
@@ -191,16 +190,3 @@ def test_the_offline_loop_refuses_an_agent_of_rollouts(data):
     with pytest.raises(ValueError, match=r"ppo learns from rollouts.*finetune"):
         offline_loop.train(ppo, CONFIG, data, OfflineLoop(steps=1))
     check_offline(rebrac)
-
-
-@pytest.mark.usefixtures("quick_compile")
-def test_uni_o4_goes_online_with_the_policy_and_the_value_of_iql(data):
-    config = iql.Config(actor=SMALL, critic=SMALL)
-    learned = iql.learned(config, iql.init(config, jax.random.key(0), batch_of(data)))
-    recipe = dataclasses.replace(RECIPES["unio4_online"], rollout=128)
-    new = recipe.configure(ppo.adopt(ppo.Config(), learned))
-    state = online.start_state(ppo, new, recipe, 0, batch_of(data), learned)
-    loop = dataclasses.replace(LOOP, env_steps=128)
-    after = online.finetune(ppo, new, Logged(), recipe, loop, state)
-    moved = np.abs(after.params["actor"]["mean"]["bias"] - state.params["actor"]["mean"]["bias"])
-    assert 0.0 < moved.max() < 1e-5 * 11  # ten steps of at most about the learning rate

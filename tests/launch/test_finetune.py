@@ -1,0 +1,102 @@
+"""`robo-rl finetune` with recipes that learn from rollouts, on a small environment."""
+
+import dataclasses
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+
+from robo_rl import agents
+from robo_rl.launch import cli, evaluation, training
+from robo_rl.learn import recipes
+from robo_rl.learn.offline import OfflineLoop
+from robo_rl.learn.online import OnlineLoop
+from robo_rl.nn.networks import NetConfig
+from robo_rl.runs import trees
+from tests.probe_envs import Reach, collect
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+SMALL = NetConfig(hidden=(8, 8))
+LOOP = OfflineLoop(steps=4, batch_size=8, log_every=4, checkpoint_every=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedOften(OnlineLoop):
+    checkpoint_every: int = 20
+
+
+class Arm(gymnasium.Wrapper):
+    """`Reach` in the place of the arm; breaks down at step `breaks_at` of the process."""
+
+    steps, breaks_at = 0, None
+
+    def __init__(self):
+        super().__init__(gymnasium.wrappers.TimeLimit(Reach(), 7))
+
+    def step(self, action):
+        Arm.steps += 1
+        if Arm.steps == Arm.breaks_at:
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """The run of an offline agent, by name."""
+    data = collect(Reach(), 10)
+    monkeypatch.setattr(training.DataView, "load", lambda _: data)
+    monkeypatch.setattr(evaluation, "time_limited", lambda _: Arm())
+    monkeypatch.setattr(Arm, "steps", 0)
+    monkeypatch.setattr(Arm, "breaks_at", None)
+    for recipe in ("ppo", "unio4_online"):
+        options = {**dict(recipes.RECIPES[recipe].options), "minibatch": 16, "epochs": 2}
+        changed = dataclasses.replace(
+            recipes.RECIPES[recipe], rollout=16, options=tuple(options.items())
+        )
+        monkeypatch.setitem(recipes.RECIPES, recipe, changed)
+    monkeypatch.setattr(training, "OnlineLoop", SavedOften)
+
+    def make(name):
+        nets = {"flow": SMALL} if name == "flowbc" else {"actor": SMALL}
+        config = agents.get(name).Config(**nets)
+        return training.start_offline(
+            tmp_path / name, name, config, training.DataView("x"), LOOP
+        ).path
+
+    return make
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("bc", "ppo"), ("iql", "unio4_online")])
+def test_a_rollout_recipe_runs_from_an_offline_run_and_resumes_exactly(
+    name, recipe, source, tmp_path, monkeypatch
+):
+    offline = source(name)
+    options = cli.Finetune(offline, recipe=recipe, steps=48, out=tmp_path / "whole")
+    assert training.finetune(options) == 0
+    monkeypatch.setattr(Arm, "breaks_at", Arm.steps + 30)
+    with pytest.raises(KeyboardInterrupt):
+        training.finetune(dataclasses.replace(options, out=tmp_path / "cut"))
+    assert training.resume(tmp_path / "cut") == 0
+    whole, resumed = (training.load(tmp_path / path) for path in ("whole", "cut"))
+    for key, value in trees.flatten(whole.state).items():
+        np.testing.assert_array_equal(trees.flatten(resumed.state)[key], value, err_msg=key)
+    lines = [(tmp_path / path / "metrics.jsonl").read_text() for path in ("whole", "cut")]
+    assert lines[0] == lines[1]
+    assert json.loads(lines[0].splitlines()[-1])["updates"] == 3.0
+    folder, difference = training.export_run(tmp_path / "whole")
+    assert (folder / "policy.json").exists()
+    assert difference < 1e-5
+
+
+def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
+    offline = source("flowbc")
+    few = cli.Finetune(offline, recipe="ppo", steps=15, out=tmp_path / "few")
+    with pytest.raises(ValueError, match=r"env_steps = 15 .* Recipe.rollout = 16"):
+        training.finetune(few)
+    flow = cli.Finetune(offline, recipe="unio4_online", steps=16, out=tmp_path / "flow")
+    with pytest.raises(ValueError, match=r"flowbc hands on no policy .* or a run of .*iql"):
+        training.finetune(flow)
+    with pytest.raises(ValueError, match=r"ppo learns from rollouts .* finetune"):
+        training.train(cli.Train("x", agent="ppo", out=tmp_path / "train"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowbc"]
