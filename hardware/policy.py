@@ -7,6 +7,8 @@ pickle). The digest in the description covers the arrays; a folder that does not
 
 - "tanh_mlp": tanh(policy(x)).
 - "residual": clip(base + scale * tanh(correction(x, base))), the base being that tanh.
+- "correction": clip(base + scale * tanh(policy(x))), the base being the end of the observation:
+  whoever computes it appends it.
 - "one_step": clip(policy(x, z)).
 - "flow": z, moved by policy(x, z, t) / steps for t = 0, 1 / steps, ..., then clipped.
 - "best_of_n": that one of `samples` flow actions for which the critics' aggregate is highest.
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-KINDS = ("tanh_mlp", "residual", "one_step", "flow", "best_of_n")
+KINDS = ("tanh_mlp", "residual", "correction", "one_step", "flow", "best_of_n")
 AGGREGATES = ("mean", "min")
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 
@@ -132,13 +134,17 @@ class NumpyPolicy:
         if not (self._std > 0.0).all():
             raise PolicyError("normaliser/std must be > 0")
         size, width = self.observation_size, self.chunk * self.action_size
-        extra = {"tanh_mlp": 0, "residual": 0, "one_step": width}.get(self.kind, width + 1)
+        extra = {"tanh_mlp": 0, "residual": 0, "correction": 0, "one_step": width}.get(
+            self.kind, width + 1
+        )
         self._policy = _network(description["policy"], arrays, "policy", size + extra, width)
         self._critics: list[_Network] = []
         if self.kind == "residual":
             about = description["correction"]
             self._correction = _network(about, arrays, "correction", size + width, width)
             self._scale = np.float32(about["scale"])
+        if self.kind == "correction":
+            self._scale = np.float32(description["scale"])
         if self.kind in ("flow", "best_of_n"):
             self._steps = int(description["policy"]["steps"])
         if self.kind == "best_of_n":
@@ -220,6 +226,9 @@ class NumpyPolicy:
         action: np.ndarray = np.tanh(self._policy(x))
         if self.kind == "tanh_mlp":
             return action
+        if self.kind == "correction":
+            base = np.asarray(observation[..., -action.shape[-1] :], np.float32)
+            return _clip(base + self._scale * action)
         offset = self._scale * np.tanh(self._correction(np.concatenate([x, action], axis=-1)))
         return _clip(action + offset)
 

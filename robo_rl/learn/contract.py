@@ -15,6 +15,9 @@ An agent that cannot do without one of these names it in `NEEDS`, and the loops 
 
 - `next_actions` (B, A): what was done at `next_observations`
 - `returns` (B,): discounted sum of the rewards from this step to the end of its episode
+- `teacher_actions` (B, A): what the teacher that the loop was given would do at `observations`
+- `teacher_log_std` (B, A): log spread of a Gaussian teacher around them; of one that is
+  deterministic, that of `config.teacher_std`
 
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
@@ -27,6 +30,7 @@ import numpy as np
 
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.data.transitions import following_actions
+from robo_rl.learn.teachers import LABELS, Controller, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.nn.policies import Policy
@@ -45,6 +49,7 @@ BATCH_KEYS = (
     "next_actions",
     "returns",
     "succeeded",
+    *LABELS,
 )
 
 
@@ -92,13 +97,18 @@ def needs(agent: Agent) -> tuple[str, ...]:
     return tuple(getattr(agent, "NEEDS", ()))
 
 
-def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
+def supply(
+    agent: Agent, config: Any, transitions: Transitions, teacher: Controller | None = None
+) -> Transitions:
     """Transitions with what the agent needs, taken from their episodes where it is not there.
+
+    What a teacher would do is asked of `teacher`.
 
     Returns are discounted by `config.discount`; with `config.endless_returns`, an episode that was
     cut by time and paid the same at every step is taken to go on for ever. Raises ValueError where
     the transitions do not say which rows are an episode, or where returns lack an episode's end.
     """
+    transitions = _taught(agent, config, transitions, teacher)
     lacking = [key for key in needs(agent) if key not in transitions]
     if not lacking:
         return transitions
@@ -121,6 +131,25 @@ def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
             endless=getattr(config, "endless_returns", False),
         )
     return out
+
+
+def _taught(
+    agent: Agent, config: Any, transitions: Transitions, teacher: Controller | None
+) -> Transitions:
+    lacking = [key for key in needs(agent) if key in LABELS and key not in transitions]
+    if not lacking:
+        return transitions
+    if "teacher_actions" in transitions:  # labelled already, by a deterministic teacher
+        spread = np.full_like(transitions["teacher_actions"], np.log(config.teacher_std))
+        return {**transitions, "teacher_log_std": spread}
+    if teacher is None:
+        raise ValueError(
+            f"{agent.__name__.rpartition('.')[2]} learns from a teacher, and none was given; nor "
+            "do the transitions have teacher_actions"
+        )
+    size = np.asarray(transitions["actions"]).shape[-1]
+    found = labels(teacher, transitions["observations"], size, config.teacher_std)
+    return {**transitions, **found}
 
 
 def _check_whole(transitions: Transitions) -> None:

@@ -23,6 +23,7 @@ from robo_rl.learn.contract import Agent, State, Transitions, batch_of, needs, s
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
+from robo_rl.learn.teachers import LABELS, Controller, Turns, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.policies import Learned
 
@@ -38,10 +39,10 @@ _STORED = (
     "truncated",
     "episode_id",
 )
-_SUPPLIED = ("next_actions", "returns")
+_SUPPLIED = ("next_actions", "returns", *LABELS)
 _NO_RETURN = -1e30
 """The return of a row whose episode is not over: as a lower bound it binds nothing."""
-# 0 and 1 are the environment seeds'.
+# 0 and 1 are the environment seeds', 6 and 7 those of `teachers.Turns`.
 _STREAM_UNIFORM, _STREAM_BATCH, _STREAM_NOISE, _STREAM_EPISODE_NOISE = 2, 3, 4, 5
 
 
@@ -106,6 +107,7 @@ def finetune(
     state: State,
     *,
     offline: Transitions | None = None,
+    teacher: Controller | None = None,
     monitor: Monitor | None = None,
     evaluate: Callable[[State], Mapping[str, float]] | None = None,
     snapshot: Mapping[str, Any] | None = None,
@@ -120,11 +122,12 @@ def finetune(
         loop: budgets and cadences.
         state: of the agent at step 0; ignored where `snapshot` is given, except for its structure.
         offline: transitions with `episode_id`, for recipes that need them.
+        teacher: labels every state that is visited, and acts as often as the recipe says.
         monitor: gets metrics and snapshots.
         evaluate: numbers to add to the metrics; it must use an environment of its own.
         snapshot: what `monitor.checkpoint` got; the run goes on from there.
     """
-    run = _Run(agent, config, env, recipe, loop, state, offline)
+    run = _Run(agent, config, env, recipe, loop, state, offline, teacher)
     if snapshot is not None:
         run.load(snapshot)
     monitor = Silent() if monitor is None else monitor
@@ -204,6 +207,7 @@ class _Run:
         loop: OnlineLoop,
         state: State,
         offline: Transitions | None,
+        teacher: Controller | None,
     ):
         spaces = _spaces(env)
         self._action_shape = spaces[1].shape
@@ -216,20 +220,27 @@ class _Run:
         self._noise = _Noise(recipe, loop.seed, spaces[1].shape[0])
         self._queue: list[np.ndarray] = []  # actions of the chunk under way
         self._needs = needs(agent)
+        self._teacher, self._turns = teacher, Turns(recipe, loop.seed)
         unknown = set(self._needs) - set(_SUPPLIED)
         if unknown:
             raise ValueError(
                 f"finetune: {recipe.agent} needs {', '.join(sorted(unknown))}, which experience "
                 "does not have; it learns offline only"
             )
+        taught = recipe.teacher_share > 0.0 or any(key in LABELS for key in self._needs)
+        if taught and teacher is None:
+            raise ValueError(f"finetune: this recipe for {recipe.agent} needs a teacher, got none")
+        if teacher is not None and not taught:
+            raise ValueError(f"finetune: this recipe for {recipe.agent} has no use for a teacher")
         if offline is not None and recipe.needs_offline_data:
-            offline = supply(agent, config, offline)
+            offline = supply(agent, config, offline, teacher)
         self.offline, self.buffer = _buffers(spaces, recipe, loop, offline, self._needs)
 
     def episode(self) -> None:
         """One episode, or what is left of the budget, with its updates."""
         obs, _ = self.env.reset(seed=training_seed(self.loop.seed, self.episodes))
         self._noise.begin(self.episodes)
+        self._turns.begin(self.episodes, self.env_steps)
         self._queue = []
         rewards: list[float] = []
         success, terminated, ended = False, False, False
@@ -264,7 +275,8 @@ class _Run:
         )
 
     def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool, bool]:
-        action = self._action(obs)
+        taught = self._taught(obs)
+        action = self._action(obs, taught)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
         self.buffer.add(
             {
@@ -277,14 +289,26 @@ class _Run:
                 "truncated": bool(truncated),
                 "succeeded": np.float32(0.0),
                 "returns": np.float32(_NO_RETURN),
+                **taught,
             }
         )
         self.env_steps += 1
         ended = bool(terminated or truncated)
         return next_obs, float(reward), info, bool(terminated), ended
 
-    def _action(self, obs: np.ndarray) -> np.ndarray:
+    def _taught(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+        """The teacher's answer to one observation (O,), if there is a teacher."""
+        if self._teacher is None:
+            return {}
+        std = getattr(self.config, "teacher_std", 1.0)  # agents without it store none
+        answer = labels(self._teacher, obs[None], self._action_shape[0], std)
+        return {key: value[0] for key, value in answer.items()}
+
+    def _action(self, obs: np.ndarray, taught: Mapping[str, np.ndarray]) -> np.ndarray:
         step = self.env_steps
+        if taught and self._turns.teacher_acts(step):
+            self._queue = []
+            return taught["teacher_actions"]
         if step < self.recipe.warmup_steps and self.recipe.warmup_actions == "uniform":
             rng = np.random.default_rng([self.loop.seed, _STREAM_UNIFORM, step])
             return rng.uniform(-1.0, 1.0, self._action_shape).astype(np.float32)
@@ -323,7 +347,7 @@ class _Run:
         batch = mixed_batch(
             rng,
             self.recipe,
-            self.config.discount,
+            getattr(self.config, "discount", 1.0),
             self.offline,
             self.buffer,
             next_actions="next_actions" in self._needs,
@@ -397,12 +421,12 @@ def _buffers(
     needed: tuple[str, ...],
 ) -> tuple[ReplayBuffer | None, ReplayBuffer]:
     """The offline rows to mix in, if any, and the replay buffer."""
-    returns = ("returns",) if "returns" in needed else ()
+    more = tuple(key for key in needed if key != "next_actions")
     rows: dict[str, Any] = {}
     if recipe.needs_offline_data:
         if offline is None:
             raise ValueError("finetune: this recipe needs offline transitions, got none")
-        rows = {key: offline[key] for key in (*_STORED, *returns)}
+        rows = {key: offline[key] for key in (*_STORED, *more)}
         rows["succeeded"] = np.zeros(len(rows["rewards"]), np.float32)
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
@@ -416,7 +440,7 @@ def _buffers(
         "terminated": False,
         "truncated": False,
         "succeeded": np.float32(0.0),
-        **{key: np.float32(0.0) for key in returns},
+        **{key: action if key in LABELS else np.float32(0.0) for key in more},
     }
     return mixed, ReplayBuffer(loop.capacity, example)
 

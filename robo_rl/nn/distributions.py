@@ -12,6 +12,15 @@ def normal_log_prob(x: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Ar
     return jnp.sum(-0.5 * jnp.square(z) - log_std - 0.5 * math.log(2.0 * math.pi), axis=-1)
 
 
+def normal_kl(
+    mean: jax.Array, log_std: jax.Array, other_mean: jax.Array, other_log_std: jax.Array
+) -> jax.Array:
+    """KL(N(mean, std) || N(other_mean, other_std)) (...) between independent normals (..., A)."""
+    ratio = jnp.square(jnp.exp(log_std - other_log_std))
+    distance = jnp.square((mean - other_mean) * jnp.exp(-other_log_std))
+    return jnp.sum(other_log_std - log_std + 0.5 * (ratio + distance - 1.0), axis=-1)
+
+
 def tanh_normal_log_prob(pre_tanh: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
     """Log-density (...) of tanh(pre_tanh), from the value before tanh (..., A).
 

@@ -36,6 +36,17 @@ class ResidualPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
+class CorrectionPolicy:
+    """action = clip(base + scale * tanh(mean at the standardised observation), -1, 1).
+
+    The base is not part of it: its action (A,) is the end of the observation.
+    """
+
+    correction: TanhPolicy
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
 class OneStepPolicy:
     """action = clip(mean of `Actor` at (standardised observation, noise), -1, 1); noise (A,)."""
 
@@ -67,7 +78,7 @@ class BestOfNPolicy:
 
 
 Stochastic: TypeAlias = OneStepPolicy | FlowPolicy | BestOfNPolicy
-Policy: TypeAlias = TanhPolicy | ResidualPolicy | Stochastic
+Policy: TypeAlias = TanhPolicy | ResidualPolicy | CorrectionPolicy | Stochastic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +145,9 @@ def act(policy: Policy, observations: jax.Array, noise: jax.Array | None = None)
         net, params = policy.correction.net, policy.correction.params
         push = mean_action(net, params, policy.correction.normaliser(observations), base)
         return jnp.clip(base + policy.scale * push, -1.0, 1.0)
+    if isinstance(policy, CorrectionPolicy):
+        push = act(policy.correction, observations)
+        return jnp.clip(observations[..., -push.shape[-1] :] + policy.scale * push, -1.0, 1.0)
     if noise is None:
         raise ValueError(f"policies.act: a {type(policy).__name__} needs noise")
     if isinstance(policy, BestOfNPolicy):

@@ -20,6 +20,7 @@ from robo_rl.nn.apply import Params
 from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
 from robo_rl.nn.policies import (
     BestOfNPolicy,
+    CorrectionPolicy,
     FlowPolicy,
     OneStepPolicy,
     Policy,
@@ -147,6 +148,8 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
         correction = policy.correction
         arrays |= _layers("correction", correction.net, correction.params, "mean")
         description["correction"] = {**_about(correction.net), "scale": policy.scale}
+    if isinstance(policy, CorrectionPolicy):
+        description["scale"] = policy.scale
     if isinstance(policy, BestOfNPolicy):
         members = int(policy.critic["out"]["bias"].shape[0])
         for member in range(members):
@@ -169,6 +172,7 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
 _KINDS: Mapping[type, str] = {
     TanhPolicy: "tanh_mlp",
     ResidualPolicy: "residual",
+    CorrectionPolicy: "correction",
     OneStepPolicy: "one_step",
     FlowPolicy: "flow",
     BestOfNPolicy: "best_of_n",
@@ -179,6 +183,8 @@ def _base(policy: Policy) -> TanhPolicy | OneStepPolicy | FlowPolicy:
     """The network that the first action comes from."""
     if isinstance(policy, ResidualPolicy):
         return policy.base
+    if isinstance(policy, CorrectionPolicy):
+        return policy.correction
     return policy.flow if isinstance(policy, BestOfNPolicy) else policy
 
 
