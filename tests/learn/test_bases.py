@@ -154,7 +154,7 @@ def test_a_learned_start_is_refused_since_the_base_is_the_environments():
 
 
 def test_a_controller_that_aims_beside_the_goal_is_corrected_online():
-    """Alone it never arrives. The correction may reach half of the action."""
+    """Alone it hits the goal only in passing. The correction may reach half of the action."""
     wide = NetConfig(hidden=(32, 32), layer_norm="before")
     recipe = dataclasses.replace(
         RECIPE, warmup_steps=200, critic_only_updates=200, batch_size=64, update_every=2, utd=2
