@@ -2,6 +2,8 @@
 
 `trains="correction"` (after ResFiT, 2025): action = clip(base(s) + scale * tanh(actor(s, base(s))),
 -1, 1). The last layer of the actor starts at zero, so the first policy is the base exactly.
+With `base_in_observation` the base is any controller outside: the last A entries of the observation
+are its action (`robo_rl.learn.bases`), and all networks see them.
 `trains="whole"`: the actor starts as a copy of the base, action = tanh(actor(s)).
 
 Deterministic actor, target actor with clipped noise, critic ensemble with LayerNorm, n-step targets
@@ -41,6 +43,8 @@ class Config:
     trains: str = "correction"
     base: NetConfig = dataclasses.field(default_factory=NetConfig)
     """Of the frozen policy, and of the actor where the whole policy is trained."""
+    base_in_observation: bool = False
+    """The observation ends with the action (A,) of a base that is not ours: `base` is not used."""
     actor: NetConfig = dataclasses.field(default_factory=NetConfig)
     """Of the correction."""
     critic: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(layer_norm="before"))
@@ -73,6 +77,11 @@ class Config:
 
     def __post_init__(self) -> None:
         checks.one_of("residual.Config.trains", self.trains, TRAINS)
+        if self.base_in_observation and self.trains != "correction":
+            raise ValueError(
+                "residual.Config.base_in_observation needs trains = correction: of a base outside "
+                "there are no parameters to train"
+            )
         checks.positive("residual.Config.critics", self.critics)
         checks.subset("residual.Config.subset", self.subset, self.critics)
         checks.positive("residual.Config.utd", self.utd)
@@ -102,17 +111,25 @@ class State:
     params: Params  # {"actor", "critic"}; critic leaves lead with the ensemble axis N
     target: Params  # Polyak average of `params`
     opt: dict[str, optax.OptState]  # same keys as `params`
-    base: Params  # of `Actor`; never updated
+    base: Params  # of `Actor`; never updated; empty where the base is outside
     normaliser: Normaliser
     key: jax.Array
     step: jax.Array
+
+
+def _base_action(config: Config, state: State, observations: jax.Array) -> jax.Array:
+    """What the base does (..., A) at observations as they come."""
+    if not config.base_in_observation:
+        return policies.mean_action(config.base, state.base, state.normaliser(observations))
+    return observations[..., -state.params["actor"]["mean"]["bias"].shape[-1] :]
 
 
 def _action(config: Config, actor: Params, obs: jax.Array, base: jax.Array) -> jax.Array:
     """The policy's action (..., A) at standardised observations, where the base does `base`."""
     if config.trains == "whole":
         return policies.mean_action(config.base, actor, obs)
-    correction = policies.mean_action(config.actor, actor, obs, base)
+    inputs = (obs,) if config.base_in_observation else (obs, base)
+    correction = policies.mean_action(config.actor, actor, *inputs)
     return jnp.clip(base + config.scale * correction, -1.0, 1.0)
 
 
@@ -126,12 +143,15 @@ def init(
     """Fresh actor and critics on a random base; `warm_start` puts a learned base there."""
     obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
     base_key, actor_key, critic_key, state_key = jax.random.split(key, 4)
-    base = init_params(Actor(config.base, action.shape[-1]), base_key, obs)
+    base: Params = {}
+    if not config.base_in_observation:
+        base = init_params(Actor(config.base, action.shape[-1]), base_key, obs)
     if config.trains == "whole":
         actor = jax.tree.map(jnp.copy, base)
     else:
         head = Actor(config.actor, action.shape[-1], output_gain=0.0)
-        actor = init_params(head, actor_key, obs, action)
+        inputs = (obs,) if config.base_in_observation else (obs, action)
+        actor = init_params(head, actor_key, *inputs)
     critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
     params: Params = {"actor": actor, "critic": critic}
     return State(
@@ -169,6 +189,11 @@ def warm_start(
 
     `reset` names what starts fresh all the same: "critic", or the critics' "optimiser" state.
     """
+    if config.base_in_observation:
+        raise ValueError(
+            "residual.warm_start: with base_in_observation the base is the environment's; "
+            'start "fresh", from residual.init'
+        )
     for name in reset:
         checks.one_of("residual.warm_start reset", name, RESETS)
     if learned.policy.net != config.base:
@@ -223,7 +248,7 @@ def _critic_step(
         state.normaliser(batch["observations"]),
         state.normaliser(batch["next_observations"]),
     )
-    next_base = policies.mean_action(config.base, state.base, next_obs)
+    next_base = _base_action(config, state, batch["next_observations"])
     next_actions = _action(config, state.target["actor"], next_obs, next_base)
     next_actions = next_actions + _noise(config, noise_key, next_actions.shape)
     members = jax.random.permutation(subset_key, config.critics)[: config.subset]
@@ -273,7 +298,7 @@ def _anchor(config: Config, batch: Batch, base: jax.Array) -> tuple[jax.Array, j
 def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of the actor and of its target. Neither critics nor base move."""
     obs = state.normaliser(batch["observations"])
-    base = policies.mean_action(config.base, state.base, obs)
+    base = _base_action(config, state, batch["observations"])
     anchor, weight = _anchor(config, batch, base)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
@@ -324,9 +349,8 @@ def act(
     explore: bool = False,
 ) -> jax.Array:
     """The policy's action; with `explore`, noise on top."""
-    obs = state.normaliser(observations)
-    base = policies.mean_action(config.base, state.base, obs)
-    action = _action(config, state.params["actor"], obs, base)
+    base = _base_action(config, state, observations)
+    action = _action(config, state.params["actor"], state.normaliser(observations), base)
     if explore:
         action = jnp.clip(action + _noise(config, key, action.shape), -1.0, 1.0)
     return action
@@ -336,8 +360,8 @@ def policy(config: Config, state: State) -> policies.Policy:
     """The deterministic policy as data."""
     if config.trains == "whole":
         return policies.TanhPolicy(config.base, state.params["actor"], state.normaliser)
-    return policies.ResidualPolicy(
-        base=policies.TanhPolicy(config.base, state.base, state.normaliser),
-        correction=policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser),
-        scale=config.scale,
-    )
+    correction = policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+    if config.base_in_observation:
+        return policies.CorrectionPolicy(correction, config.scale)
+    base = policies.TanhPolicy(config.base, state.base, state.normaliser)
+    return policies.ResidualPolicy(base, correction, config.scale)

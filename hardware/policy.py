@@ -7,6 +7,8 @@ pickle). The digest in the description covers the arrays; a folder that does not
 
 - "tanh_mlp": tanh(policy(x)).
 - "residual": clip(base + scale * tanh(correction(x, base))), the base being that tanh.
+- "correction": clip(base + scale * tanh(policy(x))), the base being the end of the observation:
+  whoever computes it appends it.
 - "family": tanh(policy(x, code)), the sinusoidal code of a coefficient between `balance.low` and
   `balance.high`, of which tanh(balance(x)) says where.
 - "one_step": clip(policy(x, z)).
@@ -30,7 +32,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-KINDS = ("tanh_mlp", "residual", "family", "one_step", "flow", "best_of_n")
+KINDS = ("tanh_mlp", "residual", "correction", "family", "one_step", "flow", "best_of_n")
 AGGREGATES = ("mean", "min")
 DESCRIPTION, ARRAYS = "policy.json", "arrays.npz"
 
@@ -167,7 +169,7 @@ class NumpyPolicy:
         size, width = self.observation_size, self.chunk * self.action_size
         self._family = _Family.of(description, arrays)
         code = 0 if self._family is None else self._family.code_size
-        known = {"tanh_mlp": 0, "residual": 0, "family": code, "one_step": width}
+        known = {"tanh_mlp": 0, "residual": 0, "correction": 0, "family": code, "one_step": width}
         extra = known.get(self.kind, width + 1)
         self._policy = _network(description["policy"], arrays, "policy", size + extra, width)
         self._critics: list[_Network] = []
@@ -175,6 +177,8 @@ class NumpyPolicy:
             about = description["correction"]
             self._correction = _network(about, arrays, "correction", size + width, width)
             self._scale = np.float32(about["scale"])
+        if self.kind == "correction":
+            self._scale = np.float32(description["scale"])
         if self.kind in ("flow", "best_of_n"):
             self._steps = int(description["policy"]["steps"])
         if self.kind == "best_of_n":
@@ -254,8 +258,11 @@ class NumpyPolicy:
         if noise is not None:
             return self._sample(x, np.asarray(noise, np.float32))
         action: np.ndarray = np.tanh(self._policy(x if self._family is None else self._family(x)))
-        if self.kind != "residual":
+        if self.kind in ("tanh_mlp", "family"):
             return action
+        if self.kind == "correction":
+            base = np.asarray(observation[..., -action.shape[-1] :], np.float32)
+            return _clip(base + self._scale * action)
         offset = self._scale * np.tanh(self._correction(np.concatenate([x, action], axis=-1)))
         return _clip(action + offset)
 

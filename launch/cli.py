@@ -179,6 +179,8 @@ class Train:
     """The first seed."""
     out: pathlib.Path | None = None
     """Run directory; by default runs/AGENT-DATASET."""
+    teacher: pathlib.Path | None = None
+    """An exported policy, for an agent that learns from a teacher (distill)."""
     option: tuple[str, ...] = ()
     """Settings of the method as NAME=VALUE, such as discount=0.98."""
 
@@ -207,6 +209,8 @@ class Finetune:
     """Strength of the domain gap of the simulated arm; 0 is the clean one, 1 the quickstart's."""
     seed: int = 0
     """Seed of the online run."""
+    teacher: pathlib.Path | None = None
+    """An exported policy, for a recipe with a teacher (dagger, distill_forward, ...)."""
     out: pathlib.Path | None = None
     """Run directory; by default the source's name with the recipe's behind it."""
 

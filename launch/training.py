@@ -16,7 +16,7 @@ from robo_rl import agents
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
-from robo_rl.launch import evaluation, gaps
+from robo_rl.launch import evaluation, gaps, teaching
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes, rollouts
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline
@@ -103,8 +103,9 @@ def start_offline(
     view: DataView,
     loop: OfflineLoop,
     env: Mapping[str, Any] = DEFAULT_ENV,
+    teacher: pathlib.Path | None = None,
 ) -> RunDirectory:
-    """Make the run directory of an offline run and train in it."""
+    """Make the run directory of an offline run, with a copy of its teacher, and train in it."""
     run = RunDirectory.create(
         out,
         {
@@ -114,8 +115,10 @@ def start_offline(
             "loop": configs.to_json(loop),
             "data": configs.to_json(view),
             "env": dict(env),
+            **teaching.digest(teacher),
         },
     )
+    teaching.keep(run, teacher)
     run_offline(run)
     return run
 
@@ -123,6 +126,7 @@ def start_offline(
 def run_offline(run: RunDirectory, resume: bool = False, fallback: bool = False) -> None:
     """Train, or go on training, in a run directory."""
     agent, config = _agent_of(run)
+    teacher = teaching.of(run)
     loop = configs.from_json(OfflineLoop, run.config["loop"])
     view = configs.from_json(DataView, run.config["data"])
     rows = view.load()
@@ -133,6 +137,7 @@ def run_offline(run: RunDirectory, resume: bool = False, fallback: bool = False)
             config,
             rows,
             loop,
+            teacher=teacher,
             progress=_progress(bar),
             data_ids=(view.dataset,),
             resume=resume,
@@ -148,8 +153,9 @@ def start_online(
     loop: OnlineLoop,
     env: Mapping[str, Any],
     view: DataView,
+    teacher: pathlib.Path | None = None,
 ) -> RunDirectory:
-    """Make the run directory of an online run, with a copy of its offline run, and run it."""
+    """Make the run directory of an online run, with copies of its sources, and run it."""
     offline_run = RunDirectory.open(source)
     run = RunDirectory.create(
         out,
@@ -161,8 +167,10 @@ def start_online(
             "loop": configs.to_json(loop),
             "data": configs.to_json(view),
             "env": dict(env),
+            **teaching.digest(teacher),
         },
     )
+    teaching.keep(run, teacher)
     # `resume` needs only this directory, wherever the offline run has gone by then.
     aside = run.path / f".{SOURCE}.copying"
     ignored = shutil.ignore_patterns("tensorboard", "policy", "*.html", "*.mp4")
@@ -175,6 +183,7 @@ def start_online(
 def run_online(run: RunDirectory, resume: bool = False, fallback: bool = False) -> None:
     """Finetune, or go on finetuning, in a run directory."""
     agent, config = _agent_of(run)
+    teacher = teaching.of(run)
     recipe = configs.from_json(Recipe, run.config["recipe"])
     loop = configs.from_json(OnlineLoop, run.config["loop"])
     view = configs.from_json(DataView, run.config["data"])
@@ -192,6 +201,7 @@ def run_online(run: RunDirectory, resume: bool = False, fallback: bool = False) 
                 loop,
                 state,
                 offline=view.load() if recipe.needs_offline_data else None,
+                teacher=teacher,
                 progress=_progress(bar),
                 data_ids=(view.dataset,),
                 resume=resume,
@@ -276,6 +286,7 @@ def train(options: "cli.Train") -> int:
     """`robo-rl train`."""
     agent = agents.get(options.agent)
     check_offline(agent)
+    teaching.check(agent, options.teacher)
     config = _with_options(agent.Config(), options.option)
     every = max(1, min(500, options.steps))
     loop = OfflineLoop(
@@ -290,7 +301,11 @@ def train(options: "cli.Train") -> int:
     out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
     env, shift = learning_setting(options.dataset)
     view = DataView(options.dataset, reward_shift=shift, expert=options.expert)
-    run = start_offline(out, options.agent, config, view, loop, env)
+    if options.teacher is not None:
+        data = open_dataset(options.dataset, download=True)
+        shapes = (data.observation_space.shape, data.action_space.shape)
+        teaching.check_size(options.teacher, *shapes)
+    run = start_offline(out, options.agent, config, view, loop, env, options.teacher)
     print(f"trained; next: robo-rl eval {run.path}")
     return 0
 
@@ -300,13 +315,22 @@ def finetune(options: "cli.Finetune") -> int:
     recipe = recipes.get(options.recipe)
     agent = agents.get(recipe.agent)
     rollouts.check(agent, recipe, options.steps)
+    teaching.check(agent, options.teacher, recipe)
+    if dict(recipe.options).get("base_in_observation"):
+        raise ValueError(
+            f"recipe {options.recipe} stands on a controller in Python (robo_rl.learn.bases); on "
+            "the policy of a run, use recipe residual"
+        )
     source = load(options.source)
+    if options.teacher is not None:
+        shapes = (source.transitions[name].shape[1:] for name in ("observations", "actions"))
+        teaching.check_size(options.teacher, *shapes)
     config = adopted(agent, recipe, source)
     env = {**source.env, "gap": gaps.quickstart(options.gap)}
     out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
     loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
     view = dataclasses.replace(source.view, successful_only=False)
-    run = start_online(out, options.source, recipe, config, loop, env, view)
+    run = start_online(out, options.source, recipe, config, loop, env, view, options.teacher)
     print(f"finetuned; next: robo-rl eval {run.path} --gap {options.gap:g}")
     return 0
 

@@ -87,6 +87,36 @@ class Reach(_Probe):
         return out, float(success) - 1.0, success, self._t >= 20, {"success": success}
 
 
+class Ridge(_Probe):
+    """A ridge that winds: d' = 1.5 d + 0.5 (a - bend), bend = 0.5 sin(2 angle); the angle grows by
+    0.3 a step. It begins on the ridge, d = 0; off it at |d| > 1; success after 25 steps."""
+
+    observation_size = 3
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._t, self._d, self._angle = 0, 0.0, self.np_random.uniform(0.0, 2.0 * np.pi)
+        return self._seen(), {}
+
+    def _seen(self):
+        return np.array([self._d, np.cos(self._angle), np.sin(self._angle)], np.float32)
+
+    def step(self, action):
+        self._t += 1
+        bend = 0.5 * np.sin(2.0 * self._angle)
+        self._d = 1.5 * self._d + 0.5 * (float(action[0]) - bend)
+        self._angle += 0.3
+        fallen, there = abs(self._d) > 1.0, self._t >= 25
+        success = there and not fallen
+        return self._seen(), float(success), fallen, there, {"success": success}
+
+
+def ridge_expert(obs: np.ndarray) -> np.ndarray:
+    """Takes the bend and all of the deviation out at once, for observations (..., 3)."""
+    d, cos, sin = np.moveaxis(np.asarray(obs), -1, 0)
+    return np.clip(sin * cos - 3.0 * d, -1.0, 1.0)[..., None].astype(np.float32)
+
+
 def reach_expert(obs: np.ndarray) -> np.ndarray:
     """Straight to the origin of `Reach`."""
     return np.clip(-obs / 0.2, -1.0, 1.0).astype(np.float32)

@@ -16,6 +16,9 @@ An agent that cannot do without one of these names it in `NEEDS`. The loops `sup
 - `next_actions` (B, A): what was done at `next_observations`
 - `returns` (B,): discounted sum of the rewards from this step to the end of its episode
 - `expert` (B,): 1 in the rows of an expert whom the method imitates, else 0
+- `teacher_actions` (B, A): what the teacher that the loop was given would do at `observations`
+- `teacher_log_std` (B, A): log spread of a Gaussian teacher around them; of one that is
+  deterministic, that of `config.teacher_std`
 
 Two come from the online loop only, with a recipe that has a `rollout`. The batch is then the newest
 experience of the agent's own policy, in the order of time, each row in one update and never again;
@@ -36,6 +39,7 @@ import numpy as np
 
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.data.transitions import following_actions
+from robo_rl.learn.teachers import LABELS, Controller, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.nn.policies import Policy
@@ -57,6 +61,7 @@ BATCH_KEYS = (
     "succeeded",
     "ends",
     "offline",
+    *LABELS,
 )
 ROLLOUT_KEYS = ("ends", "offline")
 """What only a rollout has."""
@@ -120,14 +125,18 @@ def check_offline(agent: Agent) -> None:
         )
 
 
-def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
+def supply(
+    agent: Agent, config: Any, transitions: Transitions, teacher: Controller | None = None
+) -> Transitions:
     """Transitions with what the agent needs, taken from their episodes where it is not there.
 
-    `ROLLOUT_KEYS` are left to the online loop. Returns are discounted by `config.discount`; with
-    `config.endless_returns`, an episode that was cut by time and paid the same at every step is
-    taken to go on for ever. Raises ValueError where the transitions do not say which rows are an
-    episode, or where returns lack an episode's end.
+    What a teacher would do is asked of `teacher`; `ROLLOUT_KEYS` are left to the online loop.
+
+    Returns are discounted by `config.discount`; with `config.endless_returns`, an episode that was
+    cut by time and paid the same at every step is taken to go on for ever. Raises ValueError where
+    the transitions do not say which rows are an episode, or where returns lack an episode's end.
     """
+    transitions = _taught(agent, config, transitions, teacher)
     lacking = [key for key in SUPPLIED if key in needs(agent) and key not in transitions]
     if not lacking:
         return transitions
@@ -150,6 +159,25 @@ def supply(agent: Agent, config: Any, transitions: Transitions) -> Transitions:
             endless=getattr(config, "endless_returns", False),
         )
     return out
+
+
+def _taught(
+    agent: Agent, config: Any, transitions: Transitions, teacher: Controller | None
+) -> Transitions:
+    lacking = [key for key in needs(agent) if key in LABELS and key not in transitions]
+    if not lacking:
+        return transitions
+    if "teacher_actions" in transitions:  # labelled already, by a deterministic teacher
+        spread = np.full_like(transitions["teacher_actions"], np.log(config.teacher_std))
+        return {**transitions, "teacher_log_std": spread}
+    if teacher is None:
+        raise ValueError(
+            f"{agent.__name__.rpartition('.')[2]} learns from a teacher, and none was given; nor "
+            "do the transitions have teacher_actions"
+        )
+    size = np.asarray(transitions["actions"]).shape[-1]
+    found = labels(teacher, transitions["observations"], size, config.teacher_std)
+    return {**transitions, **found}
 
 
 def _check_whole(transitions: Transitions) -> None:

@@ -18,6 +18,7 @@ from robo_rl.data.episodes import Arrays
 from robo_rl.data.returns import n_step
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
+from robo_rl.learn.teachers import Controller
 from robo_rl.nn import optimise
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser, fit
@@ -82,17 +83,19 @@ def train(
     transitions: Transitions,
     loop: OfflineLoop,
     *,
+    teacher: Controller | None = None,
     monitor: Monitor | None = None,
     evaluate: Evaluate | None = None,
     start: tuple[int, State] | None = None,
 ) -> State:
     """Train to `loop.steps` and return the state, from scratch or from `start` = (step, state).
 
+    `teacher` labels the transitions, once, for an agent that learns from one.
     Calls `monitor.metrics` every `log_every` updates, `monitor.checkpoint` every
     `checkpoint_every` and at the end. Raises NonFiniteLoss before a checkpoint could be made of it.
     """
     monitor = Silent() if monitor is None else monitor
-    data = _checked(_rows(agent, config, transitions, loop))
+    data = _checked(_rows(agent, config, transitions, loop, teacher))
     if start is None:
         start = 0, _first_state(agent, config, transitions, data, loop)
     step, state = start
@@ -126,7 +129,9 @@ def train(
 
 def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
     """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
-    rows = _rows(agent, config, transitions, loop)
+    width = np.asarray(transitions["actions"]).shape[-1]
+    # Only shapes are read of the rows: the teacher need not be asked, nor be there.
+    rows = _rows(agent, config, transitions, loop, lambda obs: np.zeros((len(obs), width)))
     return _first_state(agent, config, transitions, rows, loop)
 
 
@@ -238,11 +243,15 @@ class _Source:
 
 
 def _rows(
-    agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
+    agent: Agent,
+    config: Any,
+    transitions: Transitions,
+    loop: OfflineLoop,
+    teacher: Controller | None,
 ) -> dict[str, np.ndarray]:
     """What the agent reads: with what it needs, and in n-step rows or chunks if so asked."""
     check_offline(agent)
-    supplied: dict[str, Arrays] = dict(supply(agent, config, transitions))
+    supplied: dict[str, Arrays] = dict(supply(agent, config, transitions, teacher))
     if loop.chunk > 1:
         supplied = chunk(supplied, loop.chunk, config.discount)
     elif loop.n_step > 1:

@@ -19,7 +19,7 @@ import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.data.returns import monte_carlo_returns
-from robo_rl.learn import rollouts
+from robo_rl.learn import rollouts, teachers
 from robo_rl.learn.contract import (
     ROLLOUT_KEYS,
     Agent,
@@ -32,6 +32,7 @@ from robo_rl.learn.contract import (
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
+from robo_rl.learn.teachers import LABELS, Controller, Turns, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.policies import Learned
 
@@ -49,7 +50,7 @@ _STORED = (
 )
 _NO_RETURN = -1e30
 """The return of a row whose episode is not over: as a lower bound it binds nothing."""
-# 0 and 1 are the environment seeds'.
+# 0 and 1 are the environment seeds', 6 and 7 those of `teachers.Turns`.
 _STREAM_UNIFORM, _STREAM_BATCH, _STREAM_NOISE, _STREAM_EPISODE_NOISE = 2, 3, 4, 5
 
 
@@ -116,6 +117,7 @@ def finetune(
     state: State,
     *,
     offline: Transitions | None = None,
+    teacher: Controller | None = None,
     monitor: Monitor | None = None,
     evaluate: Callable[[State], Mapping[str, float]] | None = None,
     snapshot: Mapping[str, Any] | None = None,
@@ -130,11 +132,12 @@ def finetune(
         loop: budgets and cadences.
         state: of the agent at step 0; ignored where `snapshot` is given, except for its structure.
         offline: transitions with `episode_id`, for recipes that need them.
+        teacher: labels every state that is visited, and acts as often as the recipe says.
         monitor: gets metrics and snapshots.
         evaluate: numbers to add to the metrics; it must use an environment of its own.
         snapshot: what `monitor.checkpoint` got; the run goes on from there.
     """
-    run = _Run(agent, config, env, recipe, loop, state, offline)
+    run = _Run(agent, config, env, recipe, loop, state, offline, teacher)
     if snapshot is not None:
         run.load(snapshot)
     monitor = Silent() if monitor is None else monitor
@@ -214,6 +217,7 @@ class _Run:
         loop: OnlineLoop,
         state: State,
         offline: Transitions | None,
+        teacher: Controller | None,
     ):
         spaces = _spaces(env)
         self._action_shape = spaces[1].shape
@@ -227,14 +231,17 @@ class _Run:
         self._queue: list[np.ndarray] = []  # actions of the chunk under way
         self._needs = needs(agent)
         rollouts.check(agent, recipe, loop.env_steps)
+        teachers.check(recipe.agent, self._needs, recipe, teacher)
+        self._teacher, self._turns = teacher, Turns(recipe, loop.seed)
         if offline is not None and recipe.needs_offline_data:
-            offline = supply(agent, config, offline)
+            offline = supply(agent, config, offline, teacher)
         self.offline, self.buffer = _buffers(spaces, recipe, loop, offline, self._needs)
 
     def episode(self) -> None:
         """One episode, or what is left of the budget, with its updates."""
         obs, _ = self.env.reset(seed=training_seed(self.loop.seed, self.episodes))
         self._noise.begin(self.episodes)
+        self._turns.begin(self.episodes, self.env_steps)
         self._queue = []
         rewards: list[float] = []
         success, terminated, ended = False, False, False
@@ -269,7 +276,8 @@ class _Run:
         )
 
     def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool, bool]:
-        action = self._action(obs)
+        taught = self._taught(obs)
+        action = self._action(obs, taught)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
         self.buffer.add(
             {
@@ -282,14 +290,26 @@ class _Run:
                 "truncated": bool(truncated),
                 "succeeded": np.float32(0.0),
                 "returns": np.float32(_NO_RETURN),
+                **taught,
             }
         )
         self.env_steps += 1
         ended = bool(terminated or truncated)
         return next_obs, float(reward), info, bool(terminated), ended
 
-    def _action(self, obs: np.ndarray) -> np.ndarray:
+    def _taught(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+        """The teacher's answer to one observation (O,), if there is a teacher."""
+        if self._teacher is None:
+            return {}
+        std = getattr(self.config, "teacher_std", 1.0)  # agents without it store none
+        answer = labels(self._teacher, obs[None], self._action_shape[0], std)
+        return {key: value[0] for key, value in answer.items()}
+
+    def _action(self, obs: np.ndarray, taught: Mapping[str, np.ndarray]) -> np.ndarray:
         step = self.env_steps
+        if taught and self._turns.teacher_acts(step):
+            self._queue = []
+            return taught["teacher_actions"]
         if step < self.recipe.warmup_steps and self.recipe.warmup_actions == "uniform":
             rng = np.random.default_rng([self.loop.seed, _STREAM_UNIFORM, step])
             return rng.uniform(-1.0, 1.0, self._action_shape).astype(np.float32)
@@ -327,7 +347,8 @@ class _Run:
     def _one_update(self, config: Any) -> None:
         rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
         rows = rollouts.batch if self.recipe.rollout else mixed_batch
-        batch = rows(rng, self.recipe, self.config.discount, self.offline, self.buffer, self._needs)
+        discount = getattr(self.config, "discount", 1.0)
+        batch = rows(rng, self.recipe, discount, self.offline, self.buffer, self._needs)
         self.state, metrics = _update(self.agent, config, self.state, batch)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = sorted(name for name, value in values.items() if not np.isfinite(value))
@@ -402,12 +423,12 @@ def _buffers(
     needed: tuple[str, ...],
 ) -> tuple[ReplayBuffer | None, ReplayBuffer]:
     """The offline rows to mix in, if any, and the replay buffer."""
-    returns = ("returns",) if "returns" in needed else ()
+    more = tuple(key for key in needed if key != "next_actions")
     rows: dict[str, Any] = {}
     if recipe.needs_offline_data:
         if offline is None:
             raise ValueError("finetune: this recipe needs offline transitions, got none")
-        rows = {key: offline[key] for key in (*_STORED, *returns)}
+        rows = {key: offline[key] for key in (*_STORED, *more)}
         rows["succeeded"] = np.zeros(len(rows["rewards"]), np.float32)
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
@@ -421,7 +442,7 @@ def _buffers(
         "terminated": False,
         "truncated": False,
         "succeeded": np.float32(0.0),
-        **{key: np.float32(0.0) for key in returns},
+        **{key: action if key in LABELS else np.float32(0.0) for key in more},
     }
     # A ring of the rollout's length: what the last update learned from is written over.
     return mixed, ReplayBuffer(recipe.rollout or loop.capacity, example)

@@ -6,6 +6,7 @@ from typing import Any
 
 STARTS = ("fresh", "learned", "continued")
 WARMUP_ACTIONS = ("policy", "uniform")
+TEACHER_TURNS = ("episode", "step")
 _OF_REPLAY = (
     "seed_buffer_with_offline",
     "warmup_actions",
@@ -60,19 +61,28 @@ class Recipe:
     n_step: int = 1
     chunk: int = 1
     """H, the length of the action chunks that the agent learns and the loop plays open loop."""
+    teacher_share: float = 0.0
+    """Chance that the teacher acts in place of the policy: DAgger's beta, at the first step."""
+    teacher_share_steps: int = 0
+    """Steps over which that chance falls linearly to 0; 0 keeps it."""
+    teacher_turns: str = "episode"
+    """For what it is drawn anew: "episode" or "step"."""
     options: tuple[tuple[str, Any], ...] = ()
     """Fields of the agent's config that the method fixes, as (name, value)."""
 
     def __post_init__(self) -> None:
-        for name, known in (("start", STARTS), ("warmup_actions", WARMUP_ACTIONS)):
+        for name, known in (
+            ("start", STARTS),
+            ("warmup_actions", WARMUP_ACTIONS),
+            ("teacher_turns", TEACHER_TURNS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"Recipe.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        if not 0.0 <= self.offline_fraction <= 1.0:
-            raise ValueError(
-                f"Recipe.offline_fraction must be in [0, 1], got {self.offline_fraction}"
-            )
+        for name in ("offline_fraction", "teacher_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"Recipe.{name} must be in [0, 1], got {getattr(self, name)}")
         if not self.noise_std >= 0.0:
             raise ValueError(f"Recipe.noise_std must be >= 0, got {self.noise_std}")
         if not 0.0 <= self.noise_smoothing <= 1.0:
@@ -90,7 +100,7 @@ class Recipe:
                 raise ValueError(f"Recipe.{name} must be >= 1, got {getattr(self, name)}")
         if self.chunk > 1 and self.n_step > 1:
             raise ValueError("Recipe.chunk: a chunk is its own n-step window; leave n_step at 1")
-        for name in ("warmup_steps", "critic_only_updates", "rollout"):
+        for name in ("warmup_steps", "critic_only_updates", "rollout", "teacher_share_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
         if self.reset and self.start != "learned":
@@ -176,6 +186,16 @@ RECIPES: Mapping[str, Recipe] = {
         utd=4,
         n_step=3,
     ),
+    # The same on a base that the environment shows (`bases.WithBase`), whatever computes it.
+    "residual_base": Recipe(
+        agent="residual",
+        offline_fraction=0.5,
+        warmup_steps=10_000,
+        critic_only_updates=10_000,
+        utd=4,
+        n_step=3,
+        options=(("base_in_observation", True),),
+    ),
     # Measured on cube-single with a shifted tool: the whole policy by TD3 from IQL's networks,
     # drawn to what reached the goal, and kept near the first policy elsewhere.
     "quickstart": Recipe(
@@ -226,6 +246,15 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     # Park et al. 2025: the offline update goes on, on a buffer that starts as the dataset.
     "fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    # Ross et al. 2011: the student acts, the teacher labels; its rows join those of the dataset.
+    "dagger": Recipe(
+        agent="distill", start="learned", seed_buffer_with_offline=True, warmup_steps=0
+    ),
+    # On the states of the student alone, by either divergence.
+    "distill_forward": Recipe(agent="distill", start="learned", warmup_steps=0),
+    "distill_reverse": Recipe(
+        agent="distill", start="learned", warmup_steps=0, options=(("divergence", "reverse"),)
+    ),
     # Li et al. 2025: the same, on chunks of 5 actions.
     "qc": Recipe(agent="qc", start="continued", seed_buffer_with_offline=True, chunk=5),
     "qc_fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, chunk=5),

@@ -7,6 +7,7 @@ import numpy as np
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.learn.contract import ROLLOUT_KEYS, SUPPLIED, Agent, batch_of, needs
 from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.teachers import LABELS
 
 
 def check(agent: Agent, recipe: Recipe, env_steps: int) -> None:
@@ -26,7 +27,7 @@ def check(agent: Agent, recipe: Recipe, env_steps: int) -> None:
             f"finetune: OnlineLoop.env_steps = {env_steps} ends before the first update, which "
             f"comes after Recipe.rollout = {recipe.rollout} steps; ask for more of them"
         )
-    unknown = set(needed) - set(SUPPLIED) - set(ROLLOUT_KEYS)
+    unknown = set(needed) - {*SUPPLIED, *ROLLOUT_KEYS, *LABELS}
     if unknown:
         raise ValueError(
             f"finetune: {name} needs {', '.join(sorted(unknown))}, which experience "

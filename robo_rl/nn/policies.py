@@ -36,6 +36,17 @@ class ResidualPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
+class CorrectionPolicy:
+    """action = clip(base + scale * tanh(mean at the standardised observation), -1, 1).
+
+    The base is not part of it: its action (A,) is the end of the observation.
+    """
+
+    correction: TanhPolicy
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
 class FamilyPolicy:
     """tanh of the mean of `Actor` at (standardised observation, code of a balance coefficient).
 
@@ -82,7 +93,7 @@ class BestOfNPolicy:
 
 
 Stochastic: TypeAlias = OneStepPolicy | FlowPolicy | BestOfNPolicy
-Policy: TypeAlias = TanhPolicy | ResidualPolicy | FamilyPolicy | Stochastic
+Policy: TypeAlias = TanhPolicy | ResidualPolicy | CorrectionPolicy | FamilyPolicy | Stochastic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +176,9 @@ def act(policy: Policy, observations: jax.Array, noise: jax.Array | None = None)
         net, params = policy.correction.net, policy.correction.params
         push = mean_action(net, params, policy.correction.normaliser(observations), base)
         return jnp.clip(base + policy.scale * push, -1.0, 1.0)
+    if isinstance(policy, CorrectionPolicy):
+        push = act(policy.correction, observations)
+        return jnp.clip(observations[..., -push.shape[-1] :] + policy.scale * push, -1.0, 1.0)
     if isinstance(policy, FamilyPolicy):
         obs = policy.policy.normaliser(observations)
         balance = mean_action(policy.balance.net, policy.balance.params, obs)

@@ -20,6 +20,7 @@ from robo_rl.nn.apply import Params
 from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
 from robo_rl.nn.policies import (
     BestOfNPolicy,
+    CorrectionPolicy,
     FamilyPolicy,
     FlowPolicy,
     OneStepPolicy,
@@ -148,6 +149,8 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
         correction = policy.correction
         arrays |= _layers("correction", correction.net, correction.params, "mean")
         description["correction"] = {**_about(correction.net), "scale": policy.scale}
+    if isinstance(policy, CorrectionPolicy):
+        description["scale"] = policy.scale
     if isinstance(policy, FamilyPolicy):
         balance = policy.balance
         arrays |= _layers("balance", balance.net, balance.params, "mean")
@@ -179,6 +182,7 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
 _KINDS: Mapping[type, str] = {
     TanhPolicy: "tanh_mlp",
     ResidualPolicy: "residual",
+    CorrectionPolicy: "correction",
     FamilyPolicy: "family",
     OneStepPolicy: "one_step",
     FlowPolicy: "flow",
@@ -190,6 +194,8 @@ def _base(policy: Policy) -> TanhPolicy | OneStepPolicy | FlowPolicy:
     """The network that the first action comes from."""
     if isinstance(policy, ResidualPolicy):
         return policy.base
+    if isinstance(policy, CorrectionPolicy):
+        return policy.correction
     if isinstance(policy, FamilyPolicy):
         return policy.policy
     return policy.flow if isinstance(policy, BestOfNPolicy) else policy

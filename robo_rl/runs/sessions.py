@@ -13,6 +13,7 @@ from robo_rl.learn.contract import Agent, State, Transitions
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.teachers import Controller
 from robo_rl.runs import trees
 from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.runs.directory import RunDirectory
@@ -56,6 +57,7 @@ def train(
     transitions: Transitions,
     loop: OfflineLoop,
     *,
+    teacher: Controller | None = None,
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
     data_ids: tuple[str, ...] = (),
@@ -75,7 +77,14 @@ def train(
     )
     try:
         return offline_loop.train(
-            agent, config, transitions, loop, monitor=monitor, evaluate=evaluate, start=start
+            agent,
+            config,
+            transitions,
+            loop,
+            teacher=teacher,
+            monitor=monitor,
+            evaluate=evaluate,
+            start=start,
         )
     finally:
         run.metrics.close()
@@ -91,6 +100,7 @@ def finetune(
     state: State,
     *,
     offline: Transitions | None = None,
+    teacher: Controller | None = None,
     evaluate: Evaluate | None = None,
     progress: Progress | None = None,
     data_ids: tuple[str, ...] = (),
@@ -114,6 +124,7 @@ def finetune(
             loop,
             state,
             offline=offline,
+            teacher=teacher,
             monitor=monitor,
             evaluate=evaluate,
             snapshot=snapshot,

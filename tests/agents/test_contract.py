@@ -43,6 +43,8 @@ CONFIGS = {
         lagrange=True,
         clip_low=-200.0,
     ),
+    "distill": agents.distill.Config(actor=SMALL, decay_steps=10),
+    "distill_reverse": agents.distill.Config(actor=SMALL, divergence="reverse"),
     "flowbc": agents.flowbc.Config(flow=SMALL, flow_steps=3, decay_steps=10),
     "fql": agents.fql.Config(flow=SMALL, actor=SMALL, critic=NORMED, flow_steps=3),
     "fql_min": agents.fql.Config(
@@ -77,6 +79,9 @@ CONFIGS = {
     "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
     "recoil": agents.recoil.Config(actor=SMALL, critic=SMALL),
     "xql": agents.xql.Config(actor=SMALL, critic=SMALL),
+    "residual_outside": agents.residual.Config(
+        base_in_observation=True, actor=SMALL, critic=NORMED, critics=3, utd=2
+    ),
     "td3bc": agents.td3bc.Config(actor=SMALL, critic=SMALL),
     "unio4": agents.unio4.Config(
         actor=ONE_LAYER,
@@ -115,6 +120,8 @@ def batch(batch, case):
         "expert": np.repeat(np.float32([1.0, 0.0]), 4),
         "ends": np.array([0, 0, 0, 1, 0, 1, 1, 1], np.float32),
         "offline": np.array([0, 0, 0, 0, 0, 0, 1, 1], np.float32),
+        "teacher_actions": batch["actions"][::-1].copy(),
+        "teacher_log_std": np.full_like(batch["actions"], -1.0),
     }
     return {**batch, **{key: more[key] for key in needs(_agent(case))}}
 
@@ -230,12 +237,16 @@ def test_the_policy_as_data_acts_as_the_agent_does(case, batch):
 
 @CASES
 def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
-    """Data moved by 2 x + 5 with the matching statistics is the same problem."""
+    """Data moved by 2 x + 5 with the matching statistics is the same problem; where the observation
+    ends with a base's action, that stays."""
     jitted = _compiled(case)
-    shifted = Normaliser(jnp.full(3, 5.0, jnp.float32), jnp.full(3, 2.0, jnp.float32))
+    mean, std = np.full(3, 5.0, np.float32), np.full(3, 2.0, np.float32)
+    if case == "residual_outside":
+        mean[1:], std[1:] = 0.0, 1.0
+    shifted = Normaliser(jnp.asarray(mean), jnp.asarray(std))
     moved = {**batch}
     for name in ("observations", "next_observations"):
-        moved[name] = 2.0 * batch[name] + 5.0
+        moved[name] = std * batch[name] + mean
     plain = jitted.init(jax.random.key(0), batch)
     normed = jitted.init(jax.random.key(0), batch, shifted)
     acts = (
@@ -280,6 +291,12 @@ def test_configs_are_frozen_and_hashable(case):
         ("bc", {"decay_steps": -1}),
         ("bc", {"weight_decay": -1.0}),
         ("bc", {"log_std_min": 3.0}),
+        ("distill", {"divergence": "x"}),
+        ("distill", {"teacher_std": 0.0}),
+        ("distill", {"teacher_std": 100.0}),
+        ("distill", {"learning_rate": 0.0}),
+        ("distill", {"decay_steps": -1}),
+        ("distill", {"log_std_min": 3.0}),
         ("flowbc", {"flow_steps": 0}),
         ("flowbc", {"learning_rate": 0.0}),
         ("flowbc", {"decay_steps": -1}),
@@ -358,6 +375,7 @@ def test_configs_are_frozen_and_hashable(case):
         ("residual", {"trains": "x"}),
         ("residual", {"anchor_weight": -1.0}),
         ("residual", {"target_low": 1.0, "target_high": 0.0}),
+        ("residual", {"base_in_observation": True, "trains": "whole"}),
         ("residual", {"critics": 0}),
         ("residual", {"subset": 11}),
         ("residual", {"utd": 0}),

@@ -102,6 +102,14 @@ def test_a_family_reads_the_code_of_the_coefficient_that_its_balance_chooses():
     assert policy.act(np.zeros((4, 3, 2))).shape == (4, 3, 1)
 
 
+def test_a_correction_is_added_to_the_end_of_the_observation_and_clipped():
+    """At x = (5, -0.8): standardised (2, -0.8), relu (2, 0), tanh(2 - 0.5) on top of -0.8."""
+    policy = NumpyPolicy(_description(kind="correction", scale=0.5), _arrays())
+    expected = -0.8 + 0.5 * np.tanh(1.5)
+    np.testing.assert_allclose(policy.act(np.array([5.0, -0.8])), [expected], rtol=1e-6)
+    np.testing.assert_allclose(policy.act(np.array([5.0, 0.9])), [1.0])
+
+
 def _no_file(name):
     return lambda folder: (folder / name).unlink()
 

@@ -102,3 +102,22 @@ def test_entropy_and_divergence_of_normals():
     assert float(entropy) == pytest.approx(
         float(scipy.stats.norm.entropy(scale=np.exp([0.0, 0.7])).sum()), rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.3, 0.5), (-1.0, 2.0)])
+def test_the_divergence_of_normals_is_its_integral(mean, std):
+    """Both directions between N(mean, std) and N(0.1, 0.7), on a fine grid; in two dimensions the
+    sum of both."""
+    x = np.linspace(-20.0, 20.0, 400_001)
+
+    def log_density(mean, std):
+        return -0.5 * ((x - mean) / std) ** 2 - np.log(std * np.sqrt(2.0 * np.pi))
+
+    one, other = log_density(mean, std), log_density(0.1, 0.7)
+    expected = [np.trapezoid(np.exp(p) * (p - q), x) for p, q in ((one, other), (other, one))]
+    first = jnp.array([mean, 0.1]), jnp.log(jnp.array([std, 0.7]))
+    second = jnp.array([0.1, mean]), jnp.log(jnp.array([0.7, std]))
+    got = distributions.normal_kl(*first, *second)
+    np.testing.assert_allclose(got, sum(expected), rtol=1e-5)
+    alone = distributions.normal_kl(*(a[:1] for a in (*first, *second)))
+    np.testing.assert_allclose(alone, expected[0], rtol=1e-5)

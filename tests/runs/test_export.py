@@ -30,6 +30,7 @@ CASES = {
         sac,
         sac.Config(actor=dataclasses.replace(NET, activation="tanh", layer_norm="before")),
     ),
+    "outside": (residual, residual.Config(base_in_observation=True, actor=NET, critics=2)),
     "whole": (residual, residual.Config(trains="whole", base=GELU, critics=2)),
     "residual": (
         residual,
@@ -45,7 +46,7 @@ def _trained(case, rng):
     mean, std = rng.normal(size=31), rng.uniform(0.05, 3.0, 31)
     normaliser = Normaliser(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
     state = agent.init(config, jax.random.key(0), example, normaliser)
-    if case == "residual":  # its last layer starts at zero
+    if case in ("residual", "outside"):  # its last layer starts at zero
         kernel = jnp.asarray(rng.normal(size=(256, 5)) * 0.1, jnp.float32)
         actor = {**state.params["actor"]}
         actor["mean"] = {**actor["mean"], "kernel": kernel}
