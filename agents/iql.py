@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn import critics, distributions, optimise, policies
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -241,6 +241,21 @@ def act(
 def policy(config: Config, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+def state_values(config: Config, state: State, observations: jax.Array) -> jax.Array:
+    """V (...), from which the critics' targets bootstrap."""
+    obs = state.normaliser(observations)
+    value: jax.Array = apply(Scalar(config.critic), state.params["value"], obs)
+    return value
 
 
 def learned(config: Config, state: State) -> policies.Learned:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies, slices
+from robo_rl.nn import critics, distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -341,3 +341,11 @@ def policy(config: Config, state: State) -> policies.Policy:
         correction=policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser),
         scale=config.scale,
     )
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)

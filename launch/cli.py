@@ -175,6 +175,8 @@ class Train:
     """Seeds trained side by side in one vmap."""
     seed: int = 0
     """The first seed."""
+    keep: int = 4
+    """Checkpoints that stay, one every 5000 steps: the newest so many."""
     out: pathlib.Path | None = None
     """Run directory; by default runs/AGENT-DATASET."""
     option: tuple[str, ...] = ()
@@ -233,6 +235,8 @@ class Eval:
     """Seed of the evaluation episodes."""
     workers: int = 2
     """Processes that evaluate side by side; the figures do not depend on it."""
+    step: int | None = None
+    """Checkpoint of the run; by default the newest."""
 
     def run(self) -> int:
         """Evaluate."""
@@ -289,6 +293,8 @@ class Export:
     """Run directory."""
     out: pathlib.Path | None = None
     """Folder to write; by default `policy` inside the run directory."""
+    step: int | None = None
+    """Checkpoint of the run; by default the newest."""
 
     def run(self) -> int:
         """Export."""
@@ -328,9 +334,9 @@ class Report:
 
     def run(self) -> int:
         """Write the report."""
-        from robo_rl.launch import training
+        from robo_rl.launch import run_report
 
-        return training.report(self.source)
+        return run_report.report(self.source)
 
 
 @dataclasses.dataclass(frozen=True)

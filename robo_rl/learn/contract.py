@@ -16,6 +16,11 @@ An agent that cannot do without one of these names it in `NEEDS`, and the loops 
 - `next_actions` (B, A): what was done at `next_observations`
 - `returns` (B,): discounted sum of the rewards from this step to the end of its episode
 
+An agent with critics lets the offline loop watch them (`robo_rl.learn.probe`) by declaring
+
+- `q_values(config, state, observations, actions)` (B,): mean over its critics
+- `state_values(config, state, observations)` (B,), only if its targets bootstrap from a V
+
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 
