@@ -21,6 +21,7 @@ init = sac.init
 act = sac.act
 policy = sac.policy
 learned = sac.learned
+q_values = sac.q_values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ State = sac.State
 act = sac.act
 policy = sac.policy
 learned = sac.learned
+q_values = sac.q_values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ State = sac.State  # `params` and `opt` have "multiplier" as well: the logarithm
 act = sac.act
 policy = sac.policy
 learned = sac.learned
+q_values = sac.q_values
 
 
 @dataclasses.dataclass(frozen=True)

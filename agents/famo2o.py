@@ -23,6 +23,7 @@ COEFFICIENTS = ("uniform", "balance")
 
 State = iql.State  # `params` and `opt` have "balance" and "temperature" as well
 q_values = iql.q_values
+state_values = iql.state_values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ act = iql.act
 policy = iql.policy
 learned = iql.learned
 q_values = iql.q_values
+state_values = iql.state_values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,3 +189,11 @@ def act(
 def policy(config: Config, state: State) -> policies.OneStepPolicy:
     """The one-step policy as data."""
     return policies.OneStepPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)

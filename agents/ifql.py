@@ -151,3 +151,18 @@ def policy(config: Config, state: State) -> policies.BestOfNPolicy:
         aggregate="min",
         samples=config.samples,
     )
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+def state_values(config: Config, state: State, observations: jax.Array) -> jax.Array:
+    """V (...), from which the critics' targets bootstrap."""
+    obs = state.normaliser(observations)
+    value: jax.Array = apply(Scalar(config.critic), state.params["value"], obs)
+    return value

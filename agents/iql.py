@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn import critics, distributions, optimise, policies
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -296,18 +296,24 @@ def act(
     return action(config, state.params["actor"], state.normaliser(observations), key, explore)
 
 
-def q_values(
-    config: Common, state: State, observations: jax.Array, actions: jax.Array
-) -> jax.Array:
-    """Mean over the critics of Q(s, a) (B,)."""
-    obs = state.normaliser(observations)
-    q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, actions)
-    return jnp.mean(q, axis=0)
-
-
 def policy(config: Common, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def q_values(
+    config: Common, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+def state_values(config: Common, state: State, observations: jax.Array) -> jax.Array:
+    """V (...), from which the critics' targets bootstrap."""
+    obs = state.normaliser(observations)
+    value: jax.Array = apply(Scalar(config.critic), state.params["value"], obs)
+    return value
 
 
 def learned(config: Common, state: State) -> policies.Learned:

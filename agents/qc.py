@@ -135,3 +135,11 @@ def policy(config: Config, state: State) -> policies.BestOfNPolicy:
         aggregate=config.aggregate,
         samples=config.samples,
     )
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)

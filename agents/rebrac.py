@@ -145,3 +145,4 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
 
 act, policy, learned = td3bc.act, td3bc.policy, td3bc.learned
+q_values = td3bc.q_values

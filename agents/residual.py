@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies, slices
+from robo_rl.nn import critics, distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -365,3 +365,11 @@ def policy(config: Config, state: State) -> policies.Policy:
         return policies.CorrectionPolicy(correction, config.scale)
     base = policies.TanhPolicy(config.base, state.base, state.normaliser)
     return policies.ResidualPolicy(base, correction, config.scale)
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies, slices
+from robo_rl.nn import critics, distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -268,6 +268,14 @@ def act(
 def policy(config: Config, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
 
 
 def learned(config: Config, state: State) -> policies.Learned:

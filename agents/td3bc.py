@@ -233,6 +233,12 @@ def policy(config: Td3, state: State) -> policies.TanhPolicy:
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
 
 
+def q_values(config: Td3, state: State, observations: jax.Array, actions: jax.Array) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
 def learned(config: Td3, state: State) -> policies.Learned:
     """What can start another agent."""
     return policies.Learned(

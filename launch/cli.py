@@ -177,6 +177,8 @@ class Train:
     """Seeds trained side by side in one vmap."""
     seed: int = 0
     """The first seed."""
+    keep: int = 4
+    """Checkpoints that stay, one every 5000 steps: the newest so many."""
     out: pathlib.Path | None = None
     """Run directory; by default runs/AGENT-DATASET."""
     teacher: pathlib.Path | None = None
@@ -239,12 +241,50 @@ class Eval:
     """Seed of the evaluation episodes."""
     workers: int = 2
     """Processes that evaluate side by side; the figures do not depend on it."""
+    step: int | None = None
+    """Checkpoint of the run; by default the newest."""
 
     def run(self) -> int:
         """Evaluate."""
         from robo_rl.launch import training
 
         return training.evaluate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Select:
+    """Choose among the policies of a sweep, and say how many online episodes a good choice takes.
+
+    Evaluates every run's newest policy, then plays the choice by a UCB bandit many times over.
+
+    Try:
+    $ robo-rl select runs/sweep-1 runs/sweep-2 runs/sweep-3 --episodes 50
+    """
+
+    sources: Positional[tuple[pathlib.Path, ...]]
+    """Run directories, two at least, of one environment."""
+    episodes: int = 50
+    """Evaluated for each run; those of an earlier evaluation are used again."""
+    pulls: int = 100
+    """The most online episodes that a play may spend."""
+    policies: int = 8
+    """Policies that a play draws from the runs; all where there are fewer."""
+    score: Literal["success", "return"] = "success"
+    """What counts."""
+    gap: float = 0.0
+    """Strength of the domain gap; 0 is the clean simulator, 1 the quickstart's."""
+    seed: int = 0
+    """Seed of the evaluation episodes and of the plays."""
+    workers: int = 2
+    """Processes that evaluate side by side; the figures do not depend on it."""
+    out: pathlib.Path = pathlib.Path("runs/select.json")
+    """File for the figures; the report goes beside it, as .html."""
+
+    def run(self) -> int:
+        """Evaluate, play and recommend."""
+        from robo_rl.launch import select_policy
+
+        return select_policy.select(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +299,8 @@ class Export:
     """Run directory."""
     out: pathlib.Path | None = None
     """Folder to write; by default `policy` inside the run directory."""
+    step: int | None = None
+    """Checkpoint of the run; by default the newest."""
 
     def run(self) -> int:
         """Export."""
@@ -298,9 +340,9 @@ class Report:
 
     def run(self) -> int:
         """Write the report."""
-        from robo_rl.launch import training
+        from robo_rl.launch import run_report
 
-        return training.report(self.source)
+        return run_report.report(self.source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,6 +438,7 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Finetune, subcommand("finetune")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Select, subcommand("select")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Deploy, subcommand("deploy")]
     | Annotated[Twin, subcommand("twin")]

@@ -1,4 +1,4 @@
-"""`robo-rl train | finetune | eval | export | resume | report`: build, loop, write."""
+"""`robo-rl train | finetune | eval | export | resume`: build, loop, write."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from robo_rl import agents
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
-from robo_rl.launch import evaluation, gaps, teaching
+from robo_rl.launch import evaluation, gaps, run_report, teaching
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes, rollouts
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline
@@ -26,7 +26,6 @@ from robo_rl.learn.recipes import Recipe
 from robo_rl.nn import policies
 from robo_rl.runs import configs, sessions
 from robo_rl.runs import export as exporting
-from robo_rl.runs import report as reporting
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
 
@@ -104,12 +103,17 @@ def start_offline(
     loop: OfflineLoop,
     env: Mapping[str, Any] = DEFAULT_ENV,
     teacher: pathlib.Path | None = None,
+    keep: int = 2,
 ) -> RunDirectory:
-    """Make the run directory of an offline run, with a copy of its teacher, and train in it."""
+    """Make the run directory of an offline run, with a copy of its teacher, and train in it.
+
+    It keeps `keep` checkpoints.
+    """
     run = RunDirectory.create(
         out,
         {
             "kind": "offline",
+            "keep": keep,
             "agent": agent_name,
             "agent_config": configs.to_json(agent_config),
             "loop": configs.to_json(loop),
@@ -211,8 +215,8 @@ def run_online(run: RunDirectory, resume: bool = False, fallback: bool = False) 
         env.close()
 
 
-def load(path: pathlib.Path) -> Trained:
-    """The newest checkpoint of a run, offline or online."""
+def load(path: pathlib.Path, step: int | None = None) -> Trained:
+    """A checkpoint of a run, offline or online; the newest by default."""
     run = RunDirectory.open(path)
     agent, config = _agent_of(run)
     view = configs.from_json(DataView, run.config["data"])
@@ -221,19 +225,21 @@ def load(path: pathlib.Path) -> Trained:
         recipe = configs.from_json(Recipe, run.config["recipe"])
         loop = configs.from_json(OnlineLoop, run.config["loop"])
         template = _first_state(run, agent, config, recipe, loop)
-        state = sessions.load_agent(run, template)
+        state = sessions.load_agent(run, template, step)
     else:
         offline_loop = configs.from_json(OfflineLoop, run.config["loop"])
         template = offline.initial_state(agent, config, rows, offline_loop)
-        state = sessions.load_agent(run, template)
+        state = sessions.load_agent(run, template, step)
         if offline_loop.seeds > 1:
             state = offline.seed_state(state, 0)
     return Trained(run, agent, config, state, view, rows, run.config["env"])
 
 
-def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[pathlib.Path, float]:
-    """Export a run's newest policy; the folder, and how far NumPy is from JAX at most."""
-    trained = load(source)
+def export_run(
+    source: pathlib.Path, out: pathlib.Path | None = None, step: int | None = None
+) -> tuple[pathlib.Path, float]:
+    """Export a run's policy, the newest by default; the folder, and how far NumPy is from JAX."""
+    trained = load(source, step)
     folder = out or trained.run.path / "policy"
     stored = trained.run.config
     interface = exporting.Interface(
@@ -244,7 +250,7 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
             "arm": UR5E.name,
             "arm_digest": UR5E.digest(),
             "run": trained.run.path.name,
-            "step": trained.run.checkpoints.latest(),
+            "step": trained.run.checkpoints.latest() if step is None else step,
         },
     )
     observations = trained.transitions["observations"]
@@ -284,6 +290,8 @@ def export_state(
 
 def train(options: "cli.Train") -> int:
     """`robo-rl train`."""
+    if options.keep < 1:
+        raise ValueError(f"--keep must be >= 1, got {options.keep}")
     agent = agents.get(options.agent)
     check_offline(agent)
     teaching.check(agent, options.teacher)
@@ -305,7 +313,9 @@ def train(options: "cli.Train") -> int:
         data = open_dataset(options.dataset, download=True)
         shapes = (data.observation_space.shape, data.action_space.shape)
         teaching.check_size(options.teacher, *shapes)
-    run = start_offline(out, options.agent, config, view, loop, env, options.teacher)
+    run = start_offline(out, options.agent, config, view, loop, env, options.teacher, options.keep)
+    for line in run_report.verdicts(run, read_metrics(run.metrics_path)):
+        print(line)
     print(f"trained; next: robo-rl eval {run.path}")
     return 0
 
@@ -339,7 +349,9 @@ def evaluate(options: "cli.Eval") -> int:
     """`robo-rl eval`: of a run, by way of its export, or of an exported policy."""
     folder = options.source
     if not (folder / DESCRIPTION).exists():
-        folder, _ = export_run(options.source)
+        folder, _ = export_run(options.source, step=options.step)
+    elif options.step is not None:
+        raise ValueError(f"--step: {folder} is an exported policy, of one step already")
     policy = NumpyPolicy.load(folder)
     env = {**policy.description["meta"]["env"], "gap": gaps.quickstart(options.gap)}
     result = evaluation.evaluate_policy(
@@ -351,7 +363,7 @@ def evaluate(options: "cli.Eval") -> int:
 
 def export(options: "cli.Export") -> int:
     """`robo-rl export`."""
-    folder, difference = export_run(options.source, options.out)
+    folder, difference = export_run(options.source, options.out, options.step)
     print(f"wrote {folder}; NumPy and JAX differ by {difference:.1e} at most (1000 observations)")
     return 0
 
@@ -366,33 +378,6 @@ def resume(source: pathlib.Path) -> int:
     else:
         run_offline(run, resume=True)
     print(f"done; next: robo-rl eval {source}")
-    return 0
-
-
-def report(source: pathlib.Path) -> int:
-    """`robo-rl report`: curves and settings of a run."""
-    run = RunDirectory.open(source)
-    rows = read_metrics(run.metrics_path)
-    if not rows:
-        raise ValueError(f"{source} has no metrics yet")
-    names = sorted({name for row in rows for name in row} - {"step"})
-    charts = [
-        reporting.line_chart(reporting.metric_curves(rows, [name]), "step", name) for name in names
-    ]
-    settings = [[name, value] for name, value in run.config.items()]
-    versions = list(run.environment()["libraries"].items())
-    path = run.path / "report.html"
-    reporting.write_page(
-        path,
-        run.path.name,
-        f"{run.config['kind']} run of {run.config['agent']}",
-        [
-            ("Curves", charts),
-            ("Settings", [reporting.table(["setting", "value"], settings)]),
-            ("Versions", [reporting.table(["library", "version"], versions)]),
-        ],
-    )
-    print(f"wrote {path}")
     return 0
 
 

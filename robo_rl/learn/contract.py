@@ -28,6 +28,11 @@ behind it stand the offline rows that the recipe asks for.
   terminated (mask 0) or cut by time (mask 1), at the last row of the rollout, at offline rows
 - `offline` (B,): 1 where the row is of the offline data, and so of another policy
 
+An agent with critics lets the offline loop watch them (`robo_rl.learn.probe`) by declaring
+
+- `q_values(config, state, observations, actions)` (B,): mean over its critics
+- `state_values(config, state, observations)` (B,), only if its targets bootstrap from a V
+
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 

@@ -16,6 +16,7 @@ import numpy as np
 from robo_rl.data.chunks import chunk
 from robo_rl.data.episodes import Arrays
 from robo_rl.data.returns import n_step
+from robo_rl.learn import probe as probing
 from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline, supply
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.teachers import Controller
@@ -33,7 +34,7 @@ class OfflineLoop:
     steps: int = 20_000
     batch_size: int = 256
     log_every: int = 500
-    """Updates a dispatch; metrics are means over them."""
+    """Updates a dispatch; metrics are means over them, those of the probe are of the last."""
     checkpoint_every: int = 5_000
     """A multiple of `log_every`."""
     evaluate_every: int = 0
@@ -102,6 +103,7 @@ def train(
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
     source = _Source(data, loop, loop.batch_size * int(getattr(config, "utd", 1)))
+    probe = probing.draw(agent, data, loop.seed, source.keys)
     while step < loop.steps:
         length = min(loop.log_every, loop.steps - step)
         numbers = jnp.arange(step, step + length)
@@ -118,7 +120,7 @@ def train(
         _guard(step, jax.device_get(stacked), np.asarray(finite), source)
         step += length
         last = step == loop.steps
-        values = _means(stacked, loop)
+        values = _means(stacked, loop) | _probed(agent, config, state, probe, loop)
         if evaluate and (last or (loop.evaluate_every and step % loop.evaluate_every == 0)):
             values |= evaluate(state)
         monitor.metrics(step, values)
@@ -276,6 +278,18 @@ def _means(stacked: Metrics, loop: OfflineLoop) -> dict[str, float]:
             for index in range(loop.seeds):
                 out[f"seed{loop.seed + index}/{name}"] = float(mean[index])
     return out
+
+
+def _probed(
+    agent: Agent, config: Any, state: State, probe: probing.Probe | None, loop: OfflineLoop
+) -> dict[str, float]:
+    """The probe's metrics, without those that are not finite.
+
+    They are not for the probe to report: the guard names the update and the rows they come from.
+    """
+    measured = probing.measure(agent, config, state, probe)
+    values = _means({name: value[None] for name, value in measured.items()}, loop)
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _guard(

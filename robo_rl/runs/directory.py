@@ -54,7 +54,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> "RunDirectory":
-        """Make a new run; the folder appears whole. A folder with content is refused."""
+        """Make a new run; the folder appears whole. A folder with content is refused.
+
+        `config["keep"]` is how many of the newest checkpoints stay, 2 where it is not given.
+        """
         target = pathlib.Path(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(
@@ -84,7 +87,7 @@ class RunDirectory:
             raise ValueError(
                 f"{target / _CONFIG} has format {config.get('format')}, this version reads {FORMAT}"
             )
-        return cls(target, config)
+        return cls(target, config, int(config.get("keep", 2)))
 
     def environment(self) -> dict[str, Any]:
         """Versions at the run's creation."""

@@ -13,7 +13,8 @@ from robo_rl import agents
 from robo_rl.agents import AGENTS
 from robo_rl.learn.contract import needs
 from robo_rl.nn import policies
-from robo_rl.nn.networks import NetConfig
+from robo_rl.nn.apply import apply_ensemble
+from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import configs, trees
 
@@ -259,6 +260,31 @@ def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(after.normaliser.mean, shifted.mean)
+
+
+@pytest.mark.parametrize("case", sorted(AGENTS))
+def test_an_agent_with_critics_says_what_they_think_of_given_actions(case, batch):
+    """Which is the mean over the critics, at observations as the data have them."""
+    jitted = _compiled(case)
+    agent, config = jitted.agent, jitted.config
+    shifted = Normaliser(jnp.full(3, 5.0, jnp.float32), jnp.full(3, 2.0, jnp.float32))
+    state = jitted.init(jax.random.key(0), batch, shifted)
+    params = getattr(state, "params", {})
+    assert hasattr(agent, "q_values") == ("critic" in params)
+    assert hasattr(agent, "state_values") == ("value" in params)
+    if "critic" not in params:
+        return
+
+    @jax.jit
+    def both(state, obs, actions):
+        own = agent.q_values(config, state, obs, actions)
+        each = apply_ensemble(Scalar(config.critic), state.params["critic"], (obs - 5) / 2, actions)
+        value = agent.state_values(config, state, obs) if "value" in params else own
+        return own, each.mean(axis=0), value
+
+    own, expected, value = both(state, batch["observations"], batch["actions"])
+    np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
+    assert own.shape == value.shape == (8,)
 
 
 @CASES

@@ -16,6 +16,7 @@ COMMANDS = (
     ("train",),
     ("finetune",),
     ("eval",),
+    ("select",),
     ("export",),
     ("deploy",),
     ("twin",),
@@ -46,6 +47,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
     "arguments",
     [
         ["eval", "no/such/run"],
+        ["select", "no/such/run", "no/such/other"],
         ["export", "no/such/run"],
         ["resume", "no/such/run"],
         ["report", "no/such/run"],

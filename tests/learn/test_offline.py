@@ -8,7 +8,7 @@ import pytest
 from robo_rl.agents import bc, iql, qc
 from robo_rl.data.chunks import chunk
 from robo_rl.data.returns import n_step
-from robo_rl.learn import offline
+from robo_rl.learn import offline, probe
 from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
@@ -106,7 +106,9 @@ def test_seeds_in_one_program_equal_separate_runs(data):
         for name, value in expected.items():
             np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
         for together, apart in zip(memory.rows, alone.rows, strict=True):
-            assert together[f"seed{5 + index}/v"] == pytest.approx(apart["v"], rel=1e-2, abs=1e-3)
+            for name in ("v", "probe_data_q", "probe_td_error"):
+                expected = pytest.approx(apart[name], rel=1e-2, abs=1e-3)
+                assert together[f"seed{5 + index}/{name}"] == expected
     means = [np.mean([row[f"seed{seed}/v"] for seed in (5, 6, 7)]) for row in memory.rows]
     np.testing.assert_allclose([row["v"] for row in memory.rows], means, rtol=1e-9)
 
@@ -120,6 +122,18 @@ def test_metrics_are_means_over_the_updates_since_the_last_report(data):
     np.testing.assert_allclose(
         [row["actor_loss"] for row in coarse.rows], losses.mean(axis=1), rtol=1e-5
     )
+
+
+def test_the_critics_are_probed_as_they_are_at_the_report(data):
+    """The data have fewer rows than a probe takes: it is all of them."""
+    memory = Memory()
+    state = offline.train(iql, IQL, data, LOOP, monitor=memory)
+    assert len(data["rewards"]) < probe.ROWS
+    q = iql.q_values(IQL, state, data["observations"], data["actions"])
+    assert memory.rows[-1]["probe_data_q"] == pytest.approx(float(q.mean()), rel=1e-4)
+    without = Memory()
+    offline.train(bc, BC, data, LOOP, monitor=without)
+    assert not [name for name in without.rows[-1] if name.startswith("probe")]
 
 
 @pytest.mark.parametrize("device_bytes", [0, 2**30])

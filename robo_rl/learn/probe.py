@@ -1,0 +1,93 @@
+"""The critics between updates: what the offline workflow watches (Kumar et al., 2021).
+
+"A Workflow for Offline Model-Free Robotic RL", arXiv:2109.10813, tells over- from underfitting by
+curves of the TD error and of Q on the data's actions. They are taken here on a batch of rows that
+the seed draws once, outside of the updates: these stay as fast as they are, and the curves move
+with the critics, not with the rows. An agent takes part by declaring `q_values`; see
+`robo_rl.learn.contract`. What the curves mean is in `robo_rl.runs.workflow`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robo_rl.learn.contract import Agent, State
+from robo_rl.nn.apply import Batch, Metrics
+
+ROWS = 1024
+"""Of a probe. Measuring it costs less than ten updates, and is done once in `log_every`."""
+_NOISE_STREAM = 2**32 - 1
+"""The number of an update that never comes: this folds nothing into a key that an update does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """The rows, and the keys of the noise of stochastic policies: the same at every measurement."""
+
+    batch: Batch  # leaves ([S,] P, ...)
+    keys: jax.Array  # ([S])
+
+
+def draw(agent: Agent, data: Mapping[str, np.ndarray], seed: int, keys: jax.Array) -> Probe | None:
+    """Up to `ROWS` rows (P,) without repeats, for seeds `seed`, `seed` + 1, ... of `keys` ([S]).
+
+    None where the agent declares no `q_values`.
+    """
+    if not hasattr(agent, "q_values"):
+        return None
+    size = len(data["rewards"])
+    rows = np.array(
+        [
+            np.random.default_rng(number).choice(size, min(size, ROWS), replace=False)
+            for number in range(seed, seed + keys.size)
+        ]
+    )
+    chosen = rows if keys.ndim else rows[0]
+    return Probe({name: jnp.asarray(value[chosen]) for name, value in data.items()}, keys)
+
+
+def measure(agent: Agent, config: Any, state: State, probe: Probe | None) -> Metrics:
+    """Metrics ([S]) of the critics on the probe; none without one.
+
+    - `probe_td_error`: mean of (Q(s, a) - target)^2, where target = r + discount * mask * next and
+      next is Q(s', policy(s')), or V(s') for an agent with `state_values`: current critics on both
+      sides, the same for all methods, with no regulariser in it
+    - `probe_data_q`: mean of Q at the data's actions
+    - `probe_policy_gap`: mean of Q at the policy's actions less that
+    - `probe_target_std`: spread of the targets, the scale by which the others are large or small
+    """
+    if probe is None:
+        return {}
+    measured: Metrics = _measure(agent, config, probe.keys.ndim > 0, state, probe.batch, probe.keys)
+    return measured
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure(
+    agent: Any, config: Any, many: bool, state: State, batch: Batch, keys: jax.Array
+) -> Metrics:
+    def one(state: State, batch: Batch, key: jax.Array) -> Metrics:
+        here_key, next_key = jax.random.split(jax.random.fold_in(key, _NOISE_STREAM))
+        obs, next_obs = batch["observations"], batch["next_observations"]
+        data_q = agent.q_values(config, state, obs, batch["actions"])
+        policy_q = agent.q_values(config, state, obs, agent.act(config, state, obs, here_key))
+        if hasattr(agent, "state_values"):
+            following = agent.state_values(config, state, next_obs)
+        else:
+            next_actions = agent.act(config, state, next_obs, next_key)
+            following = agent.q_values(config, state, next_obs, next_actions)
+        discounts = batch.get("discounts", config.discount)
+        target = batch["rewards"] + discounts * batch["masks"] * following
+        return {
+            "probe_td_error": jnp.mean(jnp.square(data_q - target)),
+            "probe_data_q": jnp.mean(data_q),
+            "probe_policy_gap": jnp.mean(policy_q) - jnp.mean(data_q),
+            "probe_target_std": jnp.std(target),
+        }
+
+    return (jax.vmap(one) if many else one)(state, batch, keys)
