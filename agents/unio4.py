@@ -389,6 +389,22 @@ def policy(config: Config, state: State) -> policies.TanhPolicy:
     return policies.TanhPolicy(config.actor, best(state, state.behaviour), state.normaliser)
 
 
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+def state_values(config: Config, state: State, observations: jax.Array) -> jax.Array:
+    """V (...), from which the critics' targets bootstrap."""
+    value: jax.Array = apply(
+        Scalar(config.value), state.params["value"], state.normaliser(observations)
+    )
+    return value
+
+
 def learned(config: Config, state: State) -> policies.Learned:
     """What can start another agent: the policy that acts, V and the critics."""
     return policies.Learned(

@@ -423,7 +423,7 @@ def _buffers(
     needed: tuple[str, ...],
 ) -> tuple[ReplayBuffer | None, ReplayBuffer]:
     """The offline rows to mix in, if any, and the replay buffer."""
-    more = tuple(key for key in needed if key != "next_actions")
+    more = tuple(key for key in needed if key in ("returns", *LABELS))
     rows: dict[str, Any] = {}
     if recipe.needs_offline_data:
         if offline is None:
