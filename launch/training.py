@@ -14,16 +14,18 @@ from tqdm import tqdm
 
 from robo_rl import agents
 from robo_rl.data.minari_io import open_dataset
+from robo_rl.data.transitions import take
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
 from robo_rl.launch import evaluation, gaps
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, readable
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn import policies
+from robo_rl.nn.observations import first
 from robo_rl.runs import configs, sessions
 from robo_rl.runs import export as exporting
 from robo_rl.runs import report as reporting
@@ -51,15 +53,14 @@ class DataView:
     def load(self) -> Transitions:
         """The transitions, with `episode_id`."""
         opened = open_dataset(self.dataset, download=True)
-        if not self.successful_only:
-            rows = _flat(opened.transitions())
-        else:
-            rows = _flat(opened.transitions(infos=("success",)))
+        infos = ("success",) if self.successful_only else ()
+        rows: dict[str, Any] = dict(opened.transitions(infos=infos))
+        if self.successful_only:
             reached, episode = rows["next_success"].astype(bool), rows["episode_id"]
-            keep = np.isin(episode, np.unique(episode[reached]))
-            if not keep.any():
+            keep = np.flatnonzero(np.isin(episode, np.unique(episode[reached])))
+            if not len(keep):
                 raise ValueError(f"dataset {self.dataset!r} has no successful episode")
-            rows = {name: value[keep] for name, value in rows.items()}
+            rows = {name: take(value, keep) for name, value in rows.items()}
         rows["rewards"] = rows["rewards"] + self.reward_shift
         return rows
 
@@ -209,6 +210,7 @@ def export_run(source: pathlib.Path, out: pathlib.Path | None = None) -> tuple[p
     folder = out or trained.run.path / "policy"
     key = jax.random.key(0)
     policy = trained.agent.policy(trained.config, trained.state)
+    exporting.check_exportable(policy)
     observations = exporting.probe_observations(trained.transitions["observations"])
     noise = policies.noise(policy, key, observations.shape[:-1])
 
@@ -351,7 +353,7 @@ def _first_state(
     if recipe.start == "continued":
         return source.state
     rows = batch_of(source.transitions)
-    example = {name: jnp.asarray(value[:1], jnp.float32) for name, value in rows.items()}
+    example = jax.tree.map(jnp.asarray, first({k: readable(v) for k, v in rows.items()}))
     learned = source.agent.learned(source.config, source.state)  # type: ignore[attr-defined]
     return online.start_state(agent, config, recipe, loop.seed, example, learned)
 
@@ -390,14 +392,6 @@ def _parsed(option: str, default: object, text: str) -> object:
         return type(default)(text)
     except ValueError as error:
         raise ValueError(f"--option {option}: expected a {type(default).__name__}") from error
-
-
-def _flat(transitions: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by name; dict observations are for agents that read them."""
-    nested = [name for name, value in transitions.items() if isinstance(value, Mapping)]
-    if nested:
-        raise ValueError(f"these agents read flat observations; {', '.join(nested)} are dicts")
-    return {name: np.asarray(value) for name, value in transitions.items()}
 
 
 def _progress(bar: "tqdm[Any]") -> sessions.Progress:

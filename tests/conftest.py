@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -7,6 +8,16 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _LONGEST, _REAL_TIME = "test_quickstart.py", "hardware"
+
+
+@pytest.fixture
+def quick_compile() -> Iterator[None]:
+    """For single updates of tiny networks, which take far longer to optimise than to run."""
+    import jax  # tests of rooms without JAX do not pay for it
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,14 +10,6 @@ def _no_implicit_rank_promotion():
 
 
 @pytest.fixture
-def quick_compile():
-    """For single updates of tiny networks, which take far longer to optimise than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
 def batch():
     """Eight rows: three observations, two actions, one terminated."""
     rng = np.random.default_rng(0)
