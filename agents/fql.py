@@ -16,7 +16,12 @@ from robo_rl.agents import checks, iql
 from robo_rl.nn import critics, flow, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
-from robo_rl.nn.normaliser import Normaliser, identity
+from robo_rl.nn.normaliser import Normaliser, identity_for
+from robo_rl.nn.observations import first
+from robo_rl.nn.shift import OGBENCH, Shift, shifted
+
+IMAGES = True
+"""Each network has an encoder of its own, which its own loss trains; the critics share theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Config:
     discount: float = 0.99
     polyak: float = 0.005
     learning_rate: float = 3e-4
+    shift: Shift = OGBENCH
+    """Of the images, where observations have any; the authors' is OGBench's."""
 
     def __post_init__(self) -> None:
         checks.positive("fql.Config.critics", self.critics)
@@ -87,7 +94,7 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks, moments and targets."""
-    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    obs, action = first(example_batch["observations"]), example_batch["actions"][:1]
     flow_key, actor_key, critic_key, state_key = jax.random.split(key, 4)
     critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
     one_step = Actor(config.actor, action.shape[-1])
@@ -100,7 +107,7 @@ def init(
         params=params,
         target_critic=jax.tree.map(jnp.copy, critic),
         opt={name: optimise.adam_init(tree) for name, tree in params.items()},
-        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        normaliser=identity_for(obs) if normaliser is None else normaliser,
         key=state_key,
         step=jnp.zeros((), jnp.int32),
     )
@@ -137,6 +144,7 @@ def _actor_step(
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of flow, one-step policy and critics, all from the parameters before it."""
+    batch = shifted(config.shift, state.key, batch)
     key, flow_key, noise_key, next_key = jax.random.split(state.key, 4)
     actions, old = batch["actions"], state.params
     obs, next_obs = (

@@ -21,8 +21,11 @@ from robo_rl.nn import critics, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
+from robo_rl.nn.shift import OGBENCH, Shift, shifted
 
 NEEDS = ("next_actions",)
+IMAGES = True
+"""Actor and critics have an encoder each, which its own loss trains, as OGBench's ReBRAC."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Config(td3bc.Td3):
     """Updates over which `actor_bc_weight` falls linearly to `decay_to` of it; 0 keeps it. They
     count from the first update with this setting, so a continued run starts at the full weight."""
     decay_to: float = 0.5
+    shift: Shift = OGBENCH
+    """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,6 +139,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     The batch has utd * B rows. Critic metrics are means over the slices.
     """
+    batch = shifted(config.shift, state.key, batch)
     key, critic_key = jax.random.split(state.key)
     parts = slices.cut(batch, config.utd, "rebrac.update")
     step = functools.partial(_critic_step, config)

@@ -21,6 +21,7 @@ import optax
 from robo_rl.agents import checks
 from robo_rl.nn import critics, distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
+    ENCODER,
     Batch,
     Metrics,
     Params,
@@ -29,11 +30,16 @@ from robo_rl.nn.apply import (
     init_params,
     subset,
 )
+from robo_rl.nn.encoder import features
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
-from robo_rl.nn.normaliser import Normaliser, identity
+from robo_rl.nn.normaliser import Normaliser, identity_for
+from robo_rl.nn.observations import first
+from robo_rl.nn.shift import DRQ, Shift, shifted
 
 TRAINS = ("correction", "whole")
 RESETS = ("critic", "optimiser")
+IMAGES = True
+"""The critics' loss trains the encoder, which the correction reads too; the base keeps its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Config:
     weight_decay: float = 0.0
     train_actor: bool = True
     """False: critic steps only, as a recipe does right after its warm-up."""
+    shift: Shift = DRQ
+    """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
         checks.one_of("residual.Config.trains", self.trains, TRAINS)
@@ -124,11 +132,24 @@ def _base_action(config: Config, state: State, observations: jax.Array) -> jax.A
     return observations[..., -state.params["actor"]["mean"]["bias"].shape[-1] :]
 
 
-def _action(config: Config, actor: Params, obs: jax.Array, base: jax.Array) -> jax.Array:
-    """The policy's action (..., A) at standardised observations, where the base does `base`."""
+def _reader(config: Config, params: Params, base: Params) -> tuple[NetConfig, Params]:
+    """Whose encoder the actor reads: the critics', or the frozen base's if it is a copy of it."""
     if config.trains == "whole":
-        return policies.mean_action(config.base, actor, obs)
-    inputs = (obs,) if config.base_in_observation else (obs, base)
+        return config.base, base
+    return config.critic, params["critic"]
+
+
+def _seen(config: Config, state: State, obs: jax.Array) -> jax.Array:
+    """What the actor reads (B, I) of standardised observations; its loss moves no encoder."""
+    net, params = _reader(config, state.params, state.base)
+    return jax.lax.stop_gradient(features(net.encoder, params, obs))
+
+
+def _action(config: Config, actor: Params, read: jax.Array, base: jax.Array) -> jax.Array:
+    """The policy's action (..., A) from what it reads, where the base does `base`."""
+    if config.trains == "whole":
+        return policies.mean_action(config.base, actor, read)
+    inputs = (read,) if config.base_in_observation else (read, base)
     correction = policies.mean_action(config.actor, actor, *inputs)
     return jnp.clip(base + config.scale * correction, -1.0, 1.0)
 
@@ -141,28 +162,34 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh actor and critics on a random base; `warm_start` puts a learned base there."""
-    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    obs, action = first(example_batch["observations"]), example_batch["actions"][:1]
     base_key, actor_key, critic_key, state_key = jax.random.split(key, 4)
     base: Params = {}
     if not config.base_in_observation:
         base = init_params(Actor(config.base, action.shape[-1]), base_key, obs)
+    critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
     if config.trains == "whole":
-        actor = jax.tree.map(jnp.copy, base)
+        actor = jax.tree.map(jnp.copy, _without_encoder(base))
     else:
         head = Actor(config.actor, action.shape[-1], output_gain=0.0)
-        inputs = (obs,) if config.base_in_observation else (obs, action)
+        read = features(config.critic.encoder, critic, obs)
+        inputs = (read,) if config.base_in_observation else (read, action)
         actor = init_params(head, actor_key, *inputs)
-    critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
     params: Params = {"actor": actor, "critic": critic}
     return State(
         params=params,
         target=jax.tree.map(jnp.copy, params),
         opt={name: optimise.adam_init(tree) for name, tree in params.items()},
         base=base,
-        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        normaliser=identity_for(obs) if normaliser is None else normaliser,
         key=state_key,
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def _without_encoder(base: Params) -> Params:
+    """Of the base's parameters, those that an actor which starts as its copy trains."""
+    return {name: tree for name, tree in base.items() if name != ENCODER}
 
 
 def adopt(config: Config, learned: policies.Learned) -> Config:
@@ -201,14 +228,14 @@ def warm_start(
             f"residual.warm_start: the learned policy is {learned.policy.net}, the config asks for "
             f"{config.base}; use residual.adopt"
         )
-    old = learned.policy.params
     # The learned arrays stay with their owner: a loop may donate ours.
     base, normaliser = jax.tree.map(
-        jnp.copy, ({"trunk": old["trunk"], "mean": old["mean"]}, learned.policy.normaliser)
+        jnp.copy, (policies.deterministic(learned.policy.params), learned.policy.normaliser)
     )
     state = dataclasses.replace(init(config, key, example_batch, normaliser), base=base)
     if config.trains == "whole":
-        state = _replaced(state, "actor", base, base)
+        copied = _without_encoder(base)
+        state = _replaced(state, "actor", copied, copied)
     if "critic" in reset or learned.critic is None:
         return state
     return _take_critic(config, state, learned, "optimiser" not in reset)
@@ -249,7 +276,8 @@ def _critic_step(
         state.normaliser(batch["next_observations"]),
     )
     next_base = _base_action(config, state, batch["next_observations"])
-    next_actions = _action(config, state.target["actor"], next_obs, next_base)
+    next_seen = _seen(config, state, next_obs)
+    next_actions = _action(config, state.target["actor"], next_seen, next_base)
     next_actions = next_actions + _noise(config, noise_key, next_actions.shape)
     members = jax.random.permutation(subset_key, config.critics)[: config.subset]
     next_q = apply_ensemble(
@@ -300,10 +328,12 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
     obs = state.normaliser(batch["observations"])
     base = _base_action(config, state, batch["observations"])
     anchor, weight = _anchor(config, batch, base)
+    read = _seen(config, state, obs)
+    judged = features(config.critic.encoder, state.params["critic"], obs)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        actions = _action(config, params, obs, base)
-        q = apply_ensemble(Scalar(config.critic), state.params["critic"], obs, actions)
+        actions = _action(config, params, read, base)
+        q = apply_ensemble(Scalar(config.critic), state.params["critic"], judged, actions)
         actor_loss = jnp.mean(weight * jnp.square(actions - anchor)) - jnp.mean(q)
         return actor_loss, {
             "actor_loss": actor_loss,
@@ -332,6 +362,7 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last."""
+    batch = shifted(config.shift, state.key, batch)
     key, critic_key = jax.random.split(state.key)
     parts = slices.cut(batch, config.utd, "residual.update")
     state, metrics = slices.scan(functools.partial(_critic_step, config), state, parts, critic_key)
@@ -350,7 +381,8 @@ def act(
 ) -> jax.Array:
     """The policy's action; with `explore`, noise on top."""
     base = _base_action(config, state, observations)
-    action = _action(config, state.params["actor"], state.normaliser(observations), base)
+    seen = _seen(config, state, state.normaliser(observations))
+    action = _action(config, state.params["actor"], seen, base)
     if explore:
         action = jnp.clip(action + _noise(config, key, action.shape), -1.0, 1.0)
     return action
@@ -358,13 +390,16 @@ def act(
 
 def policy(config: Config, state: State) -> policies.Policy:
     """The deterministic policy as data."""
+    own = config.base if config.trains == "whole" else config.actor
+    lender = _reader(config, state.params, state.base)
+    net, params = policies.lent(own, state.params["actor"], *lender)
+    actor = policies.TanhPolicy(net, params, state.normaliser)
     if config.trains == "whole":
-        return policies.TanhPolicy(config.base, state.params["actor"], state.normaliser)
-    correction = policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+        return actor
     if config.base_in_observation:
-        return policies.CorrectionPolicy(correction, config.scale)
+        return policies.CorrectionPolicy(actor, config.scale)
     base = policies.TanhPolicy(config.base, state.base, state.normaliser)
-    return policies.ResidualPolicy(base, correction, config.scale)
+    return policies.ResidualPolicy(base, actor, config.scale)
 
 
 def q_values(

@@ -18,6 +18,7 @@ import optax
 from robo_rl.agents import checks
 from robo_rl.nn import critics, distributions, optimise, policies, slices
 from robo_rl.nn.apply import (
+    ENCODER,
     Batch,
     Metrics,
     Params,
@@ -27,12 +28,17 @@ from robo_rl.nn.apply import (
     init_params,
     subset,
 )
+from robo_rl.nn.encoder import features
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
-from robo_rl.nn.normaliser import Normaliser, identity
+from robo_rl.nn.normaliser import Normaliser, identity_for
+from robo_rl.nn.observations import first
+from robo_rl.nn.shift import DRQ, Shift, shifted
 
 ACTOR_QS = ("mean", "min")
 STDS = ("state", "shared")
 RESETS = ("actor", "critic", "optimiser")
+IMAGES = True
+"""The critics' loss trains the one encoder; the actor reads what it makes, as in DrQ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Config:
     temperature_lr: float = 3e-4
     train_actor: bool = True
     """False: critic steps only, as a recipe does right after its warm-up."""
+    shift: Shift = DRQ
+    """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
         name = checks.owner(self)
@@ -118,6 +126,11 @@ def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Ar
     return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
 
 
+def seen(config: Config, params: Params, obs: jax.Array) -> jax.Array:
+    """What the actor reads (B, I): by the critics' encoder, which the actor must not move."""
+    return jax.lax.stop_gradient(features(config.critic.encoder, params["critic"], obs))
+
+
 def td_target(
     rewards: jax.Array, discounts: jax.Array | float, masks: jax.Array, next_q: jax.Array
 ) -> jax.Array:
@@ -136,11 +149,12 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks, moments, targets and temperature."""
-    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    obs, action = first(example_batch["observations"]), example_batch["actions"][:1]
     actor_key, critic_key, state_key = jax.random.split(key, 3)
     critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
+    read = features(config.critic.encoder, critic, obs)
     params: Params = {
-        "actor": init_params(_actor(config, action.shape[-1]), actor_key, obs),
+        "actor": init_params(_actor(config, action.shape[-1]), actor_key, read),
         "critic": critic,
         "temperature": jnp.asarray(math.log(config.initial_temperature), jnp.float32),
     }
@@ -148,7 +162,7 @@ def init(
         params=params,
         target_critic=jax.tree.map(jnp.copy, critic),
         opt={name: optimise.adam_init(tree) for name, tree in params.items()},
-        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        normaliser=identity_for(obs) if normaliser is None else normaliser,
         key=state_key,
         step=jnp.zeros((), jnp.int32),
     )
@@ -163,7 +177,8 @@ def _critic_step(
         state.normaliser(batch["observations"]),
         state.normaliser(batch["next_observations"]),
     )
-    mean, log_std = distribution(config, state.params["actor"], next_obs)
+    read = seen(config, state.params, next_obs)
+    mean, log_std = distribution(config, state.params["actor"], read)
     next_actions, log_prob = distributions.tanh_normal_sample(action_key, mean, log_std)
     members = jax.random.permutation(subset_key, config.critics)[: config.subset]
     chosen = subset(state.target_critic, members)
@@ -193,7 +208,8 @@ def _critic_step(
 
 def _actor_step(config: Config, state: S, batch: Batch, key: jax.Array) -> tuple[S, Metrics]:
     """One step of the actor and of the temperature. The critics do not move."""
-    obs, actions = state.normaliser(batch["observations"]), batch["actions"]
+    obs = seen(config, state.params, state.normaliser(batch["observations"]))
+    actions = batch["actions"]
     temperature = jnp.exp(state.params["temperature"])  # not moved by the actor's loss
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
@@ -232,6 +248,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     The batch has utd * B rows. Critic metrics are means over the slices.
     """
+    batch = shifted(config.shift, state.key, batch)
     return stepped(config, state, batch, functools.partial(_critic_step, config))
 
 
@@ -259,7 +276,8 @@ def act(
     explore: bool = False,
 ) -> jax.Array:
     """tanh(mean), or with `explore` a sample."""
-    mean, log_std = distribution(config, state.params["actor"], state.normaliser(observations))
+    read = seen(config, state.params, state.normaliser(observations))
+    mean, log_std = distribution(config, state.params["actor"], read)
     if not explore:
         return jnp.tanh(mean)
     return distributions.tanh_normal_sample(key, mean, log_std)[0]
@@ -267,7 +285,9 @@ def act(
 
 def policy(config: Config, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
-    return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+    params = state.params
+    net, actor = policies.lent(config.actor, params["actor"], config.critic, params["critic"])
+    return policies.TanhPolicy(net, actor, state.normaliser)
 
 
 def q_values(
@@ -332,6 +352,11 @@ def warm_start(
 def _take_actor(
     config: Config, state: State, learned: policies.Learned, keep_moments: bool
 ) -> State:
+    if ENCODER in learned.policy.params:
+        raise ValueError(
+            "sac.warm_start: the learned actor has an encoder of its own, this one reads the "
+            "critics'; start fresh (as the recipe rlpd) or correct it (as the recipe residual)"
+        )
     if learned.policy.net != config.actor:
         raise ValueError(
             f"sac.warm_start: the learned actor is {learned.policy.net}, the config asks for "

@@ -25,7 +25,8 @@ from robo_rl.nn.apply import (
     init_params,
 )
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
-from robo_rl.nn.normaliser import Normaliser, identity
+from robo_rl.nn.normaliser import Normaliser, identity_for
+from robo_rl.nn.observations import first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def init(
     config: Td3, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh actor and critics, with their targets and moments."""
-    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    obs, action = first(example_batch["observations"]), example_batch["actions"][:1]
     actor_key, critic_key, state_key = jax.random.split(key, 3)
     params: Params = {
         "actor": init_params(Actor(config.actor, action.shape[-1]), actor_key, obs),
@@ -123,7 +124,7 @@ def init(
         params=params,
         target=jax.tree.map(jnp.copy, params),
         opt={name: optimise.adam_init(tree) for name, tree in params.items()},
-        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        normaliser=identity_for(obs) if normaliser is None else normaliser,
         key=state_key,
         step=jnp.zeros((), jnp.int32),
     )

@@ -14,16 +14,25 @@ from tqdm import tqdm
 
 from robo_rl import agents
 from robo_rl.data.minari_io import open_dataset
+from robo_rl.data.transitions import take
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
 from robo_rl.launch import evaluation, gaps, run_report, teaching
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes, rollouts
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline
+from robo_rl.learn.contract import (
+    Agent,
+    State,
+    Transitions,
+    batch_of,
+    check_offline,
+    readable,
+)
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn import policies
+from robo_rl.nn.observations import first
 from robo_rl.runs import configs, sessions
 from robo_rl.runs import export as exporting
 from robo_rl.runs.directory import RunDirectory
@@ -52,23 +61,24 @@ class DataView:
     def load(self) -> Transitions:
         """The transitions, with `episode_id`."""
         opened = open_dataset(self.dataset, download=True)
-        if not self.successful_only:
-            rows = _flat(opened.transitions())
-        else:
-            rows = _flat(opened.transitions(infos=("success",)))
+        infos = ("success",) if self.successful_only else ()
+        rows: dict[str, Any] = dict(opened.transitions(infos=infos))
+        if self.successful_only:
             reached, episode = rows["next_success"].astype(bool), rows["episode_id"]
-            keep = np.isin(episode, np.unique(episode[reached]))
-            if not keep.any():
+            keep = np.flatnonzero(np.isin(episode, np.unique(episode[reached])))
+            if not len(keep):
                 raise ValueError(f"dataset {self.dataset!r} has no successful episode")
-            rows = {name: value[keep] for name, value in rows.items()}
+            rows = {name: take(value, keep) for name, value in rows.items()}
         if self.expert:
-            rows = _with_expert(rows, _flat(open_dataset(self.expert, download=True).transitions()))
+            rows = _with_expert(rows, dict(open_dataset(self.expert, download=True).transitions()))
         rows["rewards"] = rows["rewards"] + self.reward_shift
         return rows
 
 
 def _with_expert(rows: Transitions, expert: Transitions) -> dict[str, np.ndarray]:
     """Both, with `expert` (N,) 0 and 1; episodes keep ids of their own."""
+    if isinstance(rows["observations"], Mapping) or isinstance(expert["observations"], Mapping):
+        raise ValueError("--expert: both datasets must have flat observations, these are dicts")
     offset = np.max(rows["episode_id"]) + 1
     parts = (
         {**rows, "expert": np.zeros(len(rows["rewards"]), np.float32)},
@@ -393,7 +403,7 @@ def _first_state(
     if recipe.start == "continued":
         return source.state
     rows = batch_of(source.transitions)
-    example = {name: jnp.asarray(value[:1], jnp.float32) for name, value in rows.items()}
+    example = jax.tree.map(jnp.asarray, first({k: readable(v) for k, v in rows.items()}))
     learned = _learned(source)
     return online.start_state(agent, config, recipe, loop.seed, example, learned)
 
@@ -444,14 +454,6 @@ def _parsed(option: str, default: object, text: str) -> object:
         return type(default)(text)
     except ValueError as error:
         raise ValueError(f"--option {option}: expected a {type(default).__name__}") from error
-
-
-def _flat(transitions: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by name; dict observations are for agents that read them."""
-    nested = [name for name, value in transitions.items() if isinstance(value, Mapping)]
-    if nested:
-        raise ValueError(f"these agents read flat observations; {', '.join(nested)} are dicts")
-    return {name: np.asarray(value) for name, value in transitions.items()}
 
 
 def _progress(bar: "tqdm[Any]") -> sessions.Progress:

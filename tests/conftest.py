@@ -1,5 +1,6 @@
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,6 +9,16 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _LONGEST, _REAL_TIME = "test_quickstart.py", "hardware"
+
+
+@pytest.fixture
+def quick_compile() -> Iterator[None]:
+    """For single updates of tiny networks, which take far longer to optimise than to run."""
+    import jax  # tests of rooms without JAX do not pay for it
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,13 +36,3 @@ def _compiled_programs_are_let_go():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-
-
-@pytest.fixture
-def quick_compile():
-    """For single updates of tiny networks, which take far longer to optimise than to run."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -67,6 +67,49 @@ class Match(_Probe):
         return np.zeros(1, np.float32), -(error**2), True, False, info
 
 
+class Blob(_Probe):
+    """`Match` for eyes: a bright bar of a 2 x 16 image stands at x, the best action is x.
+
+    The vector beside it is a number drawn apart from x: it tells nothing.
+    """
+
+    def __init__(self):
+        super().__init__()
+        image = gymnasium.spaces.Box(0, 255, (2, 16, 1), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(
+            {"image": image, "state": self.observation_space}
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._x, other = self.np_random.uniform(-0.8, 0.8, 2)
+        bar = np.exp(-0.5 * ((np.arange(16) - 7.5 - 7.5 * self._x) / 1.5) ** 2)
+        image = np.tile((255 * bar).astype(np.uint8)[None, :, None], (2, 1, 1))
+        self._seen = {"image": image, "state": np.array([other], np.float32)}
+        return self._seen, {}
+
+    def step(self, action):
+        error = float(action[0]) - self._x
+        return self._seen, -(error**2), True, False, {"success": abs(error) < 0.2}
+
+
+class Clip(Blob):
+    """`Blob` in episodes of three frames, each a brighter one than the last."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self._t = 0
+        return self._dimmed(obs), info
+
+    def step(self, action):
+        obs, reward, *_, info = super().step(action)
+        self._t += 1
+        return self._dimmed(obs), reward, False, self._t == 3, info
+
+    def _dimmed(self, obs):
+        return {**obs, "image": obs["image"] // (4 - self._t)}
+
+
 class Reach(_Probe):
     """Move a point in the plane to the origin: 0.2 a a step, success within 0.15, 20 steps."""
 
@@ -142,9 +185,15 @@ def collect(
             following, reward, terminated, truncated, _ = env.step(action)
             rows.append((obs, action, reward, following, terminated, truncated, episode))
             obs, ended = following, terminated or truncated
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    columns = [_column(column) for column in zip(*rows, strict=True)]
     names = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
     data = dict(zip((*names, "episode_id"), columns, strict=True))
     data["rewards"] = data["rewards"].astype(np.float32)
     data["masks"] = 1.0 - data["terminated"].astype(np.float32)
     return data
+
+
+def _column(values):
+    if isinstance(values[0], dict):
+        return {name: np.array([value[name] for value in values]) for name in values[0]}
+    return np.array(values)

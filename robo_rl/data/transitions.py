@@ -1,13 +1,17 @@
 """Episodes as flat arrays with one row per step: what learners and replay buffers eat."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from robo_rl.data.episodes import Arrays, Episode
+from robo_rl.data.frames import FrameStack, history
 
 Transitions = dict[str, Arrays]
 """Batch keys of the design plus `terminated`, `truncated` and `episode_id`; all share N rows."""
+
+_CHECKED_AT_ONCE = 1024
 
 
 def flatten_episodes(
@@ -59,11 +63,59 @@ def as_numbers(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def stack_frames(transitions: Mapping[str, Arrays], length: int) -> Transitions:
+    """Transitions whose images are the last `length` = k frames of their episode, (H, W, k * C).
+
+    Images are arrays of bytes (N, H, W, C) among observations and next observations; they become
+    `FrameStack`s on one copy of every frame, so that memory does not grow with k. Rows must follow
+    each other within an episode: raises ValueError where one does not begin as the last one ended.
+    """
+    ends = episode_ends(transitions)
+    before, after = history(ends, length)
+    now, later = (
+        parts if isinstance(parts, Mapping) else {"observations": parts}
+        for parts in (transitions["observations"], transitions["next_observations"])
+    )
+    pairs: dict[str, tuple[Any, Any]] = {name: (now[name], later[name]) for name in now}
+    stacks: dict[str, tuple[Any, Any]] = {}
+    for name, (first, second) in pairs.items():
+        if first.dtype == np.uint8 and first.ndim == 4:
+            _check_follows(name, first, second, ends)
+            frames = np.concatenate([first, second[ends]])
+            stacks[name] = FrameStack(frames, before), FrameStack(frames, after)
+    if not stacks:
+        raise ValueError(f"stack_frames: no images (N, H, W, C) of bytes in {sorted(pairs)}")
+    both = {name: stacks.get(name, pair) for name, pair in pairs.items()}
+    out = dict(transitions)
+    for index, key in enumerate(("observations", "next_observations")):
+        parts = {name: pair[index] for name, pair in both.items()}
+        out[key] = parts if isinstance(transitions[key], Mapping) else parts["observations"]
+    return out
+
+
+def _check_follows(name: str, now: np.ndarray, later: np.ndarray, ends: np.ndarray) -> None:
+    for start in range(0, len(ends) - 1, _CHECKED_AT_ONCE):
+        rows = slice(start, min(start + _CHECKED_AT_ONCE, len(ends) - 1))
+        following = now[rows.start + 1 : rows.stop + 1]
+        wrong = (following != later[rows]).any(axis=(1, 2, 3)) & ~ends[rows]
+        if wrong.any():
+            row = start + int(np.argmax(wrong))
+            raise ValueError(
+                f"stack_frames: {name} of row {row + 1} is not what row {row} led to; rows must be "
+                "whole episodes in order"
+            )
+
+
 def take(arrays: Arrays, rows: np.ndarray) -> Arrays:
     """The given rows of an array or of every array in a dict."""
     if isinstance(arrays, Mapping):
-        return {key: array[rows] for key, array in arrays.items()}
-    return np.asarray(arrays[rows])
+        return {key: _taken(array, rows) for key, array in arrays.items()}
+    taken: np.ndarray = _taken(arrays, rows)
+    return taken
+
+
+def _taken(array: Any, rows: np.ndarray) -> Any:
+    return array.select(rows) if isinstance(array, FrameStack) else np.asarray(array[rows])
 
 
 def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:

@@ -3,6 +3,8 @@
 A batch is a mapping of arrays that share a leading batch axis B:
 
 - `observations`, `next_observations` (B, O); `actions` (B, A) in [-1, 1]; `rewards` (B,)
+- For agents that say `IMAGES = True`, observations may also be an image (B, H, W, C) of bytes, or
+  a flat dict of named vectors and images.
 - `masks` (B,): 1 - terminated. A time limit keeps its bootstrap.
 - `discounts` (B,), optional: the factor on the bootstrap of n-step rows, in place of
   `config.discount`. With n-step rows, `next_observations` and `masks` are those n steps on.
@@ -36,22 +38,26 @@ An agent with critics lets the offline loop watch them (`robo_rl.learn.probe`) b
 Agents never see files, environments, robots, loggers or clocks. The caller jits, scans and vmaps.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.data.transitions import following_actions
 from robo_rl.learn.teachers import LABELS, Controller, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
+from robo_rl.nn.observations import is_image, named, structured
 from robo_rl.nn.policies import Policy
 
 State = Any
 """A pytree with everything that `update` changes and `act` needs."""
-Transitions = Mapping[str, np.ndarray]
+Transitions = Mapping[str, Any]
+"""Arrays, or for observations dicts of arrays; see `robo_rl.data.transitions`."""
 
 BATCH_KEYS = (
     "observations",
@@ -109,9 +115,40 @@ class Agent(Protocol):
         """`act` without exploration as data for export; a stochastic one draws `policies.noise`."""
 
 
-def batch_of(transitions: Transitions) -> dict[str, np.ndarray]:
+def batch_of(transitions: Transitions) -> dict[str, Any]:
     """The keys that agents read. `terminated` and `truncated` have become `masks` by now."""
     return {key: transitions[key] for key in BATCH_KEYS if key in transitions}
+
+
+def readable(value: Any, lead: int = 1) -> Any:
+    """Arrays as agents read them: float32, but for images of bytes (H, W, C) behind `lead` axes.
+
+    A dict stays one, and a `FrameStack` goes on waiting for the rows that are drawn.
+    """
+    if isinstance(value, Mapping):
+        return {name: readable(part, lead) for name, part in value.items()}
+    if isinstance(value, FrameStack):
+        return value
+    array = np.asarray(value)
+    if array.dtype == np.uint8 and array.ndim == lead + 3:
+        return array
+    return np.asarray(array, np.float32)
+
+
+def check_observations(agent: Agent, observations: Any) -> None:
+    """ValueError where an agent that reads vectors only is given `readable` images or a dict."""
+    if getattr(agent, "IMAGES", False) or not structured(observations):
+        return
+    parts = ", ".join(
+        f"{name} {'(an image)' if is_image(part) else '(a vector)'}"
+        for name, part in named(observations).items()
+    )
+    siblings = getattr(sys.modules.get(agent.__name__.rpartition(".")[0]), "AGENTS", {})
+    able = sorted(name for name, other in siblings.items() if getattr(other, "IMAGES", False))
+    raise ValueError(
+        f"{agent.__name__.rpartition('.')[2]} reads one vector (O,), the observations are {parts}; "
+        f"give it a vector, or use an agent that reads images: {', '.join(able) or 'none here'}"
+    )
 
 
 def needs(agent: Agent) -> tuple[str, ...]:

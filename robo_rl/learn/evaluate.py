@@ -82,7 +82,7 @@ def evaluation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
 
 def evaluate(
     env: gymnasium.Env[Any, Any],
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[[Any], np.ndarray],
     seeds: Sequence[int],
     begin: Callable[[int], None] | None = None,
 ) -> Episodes:
@@ -102,7 +102,7 @@ def evaluate(
 
 
 def _episode(
-    env: gymnasium.Env[Any, Any], policy: Callable[[np.ndarray], np.ndarray], seed: int
+    env: gymnasium.Env[Any, Any], policy: Callable[[Any], np.ndarray], seed: int
 ) -> tuple[int, bool, float, int, bool]:
     obs, _ = env.reset(seed=seed)
     success, total, length = False, 0.0, 0

@@ -46,12 +46,21 @@ class NonFiniteLoss(FloatingPointError):
 
 def _describe(rows: np.ndarray, batch: Mapping[str, np.ndarray]) -> str:
     """Which rows of which array brought the number in, if the data did."""
-    for key, value in batch.items():
-        value = np.asarray(value)
+    for key, value in _parts(batch).items():
         bad = ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
         if bad.any():
             return f"The batch's {key} are not finite in rows {_first(rows[bad])} of the data."
     return f"Its batch was finite: rows {_first(rows)} of the data; lower the learning rate."
+
+
+def _parts(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    parts: dict[str, np.ndarray] = {}
+    for key, value in batch.items():
+        if isinstance(value, Mapping):
+            parts |= {f"{key}/{name}": part for name, part in _parts(value).items()}
+        else:
+            parts[key] = np.asarray(value)
+    return parts
 
 
 def _first(rows: np.ndarray) -> str:

@@ -15,9 +15,20 @@ import numpy as np
 
 from robo_rl.data.chunks import chunk
 from robo_rl.data.episodes import Arrays
+from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import n_step
+from robo_rl.data.transitions import stack_frames
 from robo_rl.learn import probe as probing
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of, check_offline, supply
+from robo_rl.learn.contract import (
+    Agent,
+    State,
+    Transitions,
+    batch_of,
+    check_observations,
+    check_offline,
+    readable,
+    supply,
+)
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.teachers import Controller
 from robo_rl.nn import optimise
@@ -25,6 +36,8 @@ from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser, fit
 
 Evaluate = Callable[[State], Mapping[str, float]]
+
+jax.tree_util.register_dataclass(FrameStack, ["frames", "rows"], [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +59,8 @@ class OfflineLoop:
     """Steps of reward before the bootstrap; above 1, transitions need their `episode_id`."""
     chunk: int = 1
     """H, the length of the action chunks that the agent learns; see `robo_rl.data.chunks`."""
+    frames: int = 1
+    """Images become the last so many frames of their episode; see `data.transitions`."""
     normalise: bool = True
     """Standardise observations by the statistics of the data."""
     min_std: float = 1e-2
@@ -62,6 +77,7 @@ class OfflineLoop:
             "seeds",
             "n_step",
             "chunk",
+            "frames",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"OfflineLoop.{name} must be >= 1, got {getattr(self, name)}")
@@ -103,7 +119,7 @@ def train(
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
     source = _Source(data, loop, loop.batch_size * int(getattr(config, "utd", 1)))
-    probe = probing.draw(agent, data, loop.seed, source.keys)
+    probe = probing.draw(agent, source.gather, source.size, loop.seed, source.keys)
     while step < loop.steps:
         length = min(loop.log_every, loop.steps - step)
         numbers = jnp.arange(step, step + length)
@@ -145,10 +161,10 @@ def _first_state(
     loop: OfflineLoop,
 ) -> State:
     """`initial_state`, where the rows that the agent reads are at hand already."""
-    example = {key: jnp.asarray(value[:1]) for key, value in rows.items()}
+    example = _at(rows, slice(1), jnp.asarray)
     normaliser = None
     if loop.normalise:
-        normaliser = fit(np.asarray(transitions["observations"]), loop.min_std)
+        normaliser = fit(transitions["observations"], loop.min_std)
     return _initial(agent, config, loop.seeds > 1, _keys(loop)[0], example, normaliser)
 
 
@@ -213,12 +229,21 @@ def _dispatch(
         number, batch = inputs
         if resident is not None:
             chosen = _draw(keys, number, len(resident["rewards"]), rows)
-            batch = jax.tree.map(lambda x: x[chosen], resident)
+            batch = _at(resident, chosen)
         assert batch is not None
         return one(carry, batch)
 
     state, metrics = jax.lax.scan(body, state, (numbers, gathered))
     return state, metrics, optimise.all_finite(state)
+
+
+def _is_stack(value: Any) -> bool:
+    return isinstance(value, FrameStack)
+
+
+def _at(data: Any, rows: Any, convert: Callable[[Any], Any] = lambda part: part) -> Any:
+    """The given rows of every array, each put through `convert`; frames are stacked here."""
+    return jax.tree.map(lambda part: convert(part[rows]), data, is_leaf=_is_stack)
 
 
 class _Source:
@@ -229,15 +254,23 @@ class _Source:
         self.rows = rows
         self.keys = _keys(loop)[1]
         self.size = len(data["rewards"])
-        fits = sum(value.nbytes for value in data.values()) <= loop.device_bytes
-        self._resident = {k: jnp.asarray(v) for k, v in data.items()} if fits else None
+        # Stacks of frames before and after a step are of the same frames.
+        leaves = {id(leaf): leaf for leaf in jax.tree.leaves(data)}
+        self._resident: Batch | None = None
+        if sum(leaf.nbytes for leaf in leaves.values()) <= loop.device_bytes:
+            moved = {number: jnp.asarray(leaf) for number, leaf in leaves.items()}
+            self._resident = jax.tree.map(lambda leaf: moved[id(leaf)], data)
 
     def batches(self, numbers: jax.Array) -> tuple[Batch | None, Batch | None]:
         """(all data, None) or (None, the batches of updates `numbers` (K, [S,] B, ...))."""
         if self._resident is not None:
             return self._resident, None
-        chosen = np.stack([self.chosen(int(number)) for number in numbers])
-        return None, {key: jnp.asarray(value[chosen]) for key, value in self.data.items()}
+        return None, self.gather(np.stack([self.chosen(int(number)) for number in numbers]))
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """Copies of the rows of given numbers (...)."""
+        gathered: Batch = _at(self.data, rows, jnp.asarray)
+        return gathered
 
     def chosen(self, step: int) -> np.ndarray:
         """Row numbers ([S,] B) of update `step`."""
@@ -254,18 +287,23 @@ def _rows(
     """What the agent reads: with what it needs, and in n-step rows or chunks if so asked."""
     check_offline(agent)
     supplied: dict[str, Arrays] = dict(supply(agent, config, transitions, teacher))
+    if loop.frames > 1:
+        supplied = stack_frames(supplied, loop.frames)
     if loop.chunk > 1:
         supplied = chunk(supplied, loop.chunk, config.discount)
     elif loop.n_step > 1:
         supplied = n_step(supplied, loop.n_step, config.discount)
-    return batch_of({name: np.asarray(value) for name, value in supplied.items()})
+    rows = {name: readable(value) for name, value in batch_of(supplied).items()}
+    check_observations(agent, rows["observations"])
+    return rows
 
 
 def _checked(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    lengths = {key: len(value) for key, value in data.items()}
+    leaves = jax.tree_util.tree_flatten_with_path(data, is_leaf=_is_stack)[0]
+    lengths = {jax.tree_util.keystr(path, simple=True): len(leaf) for path, leaf in leaves}
     if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
         raise ValueError(f"train: all arrays must have the same length > 0, got {lengths}")
-    return {key: np.asarray(value, np.float32) for key, value in data.items()}
+    return data
 
 
 def _means(stacked: Metrics, loop: OfflineLoop) -> dict[str, float]:
@@ -309,5 +347,5 @@ def _guard(
     if chosen.ndim == 2:
         seed = int(np.argmax(bad[at].any(axis=0)))
         chosen, terms = chosen[seed], [f"{term} of seed {seed}" for term in terms]
-    batch = {key: value[chosen] for key, value in source.data.items()}
+    batch = _at(source.data, chosen)
     raise NonFiniteLoss(step + at, terms or ["parameters"], chosen, batch)

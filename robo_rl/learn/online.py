@@ -26,7 +26,9 @@ from robo_rl.learn.contract import (
     State,
     Transitions,
     batch_of,
+    check_observations,
     needs,
+    readable,
     supply,
 )
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
@@ -96,14 +98,16 @@ def start_state(
     learned: Learned | None,
 ) -> State:
     """The first state of a recipe that starts fresh or from what an offline agent learned."""
+    fresh = recipe.start == "fresh"
+    if not fresh and (recipe.start == "continued" or learned is None):
+        raise ValueError(f'start_state: recipe.start = "{recipe.start}" needs an offline agent')
+    check_observations(agent, example_batch["observations"])
     key = jax.random.key(seed)
     rollout = {key: jnp.zeros(1) for key in needs(agent) if key in ROLLOUT_KEYS}
     example_batch = {**rollout, **example_batch}  # of which only shapes are read
-    if recipe.start == "fresh":
+    if fresh or learned is None:
         normaliser = None if learned is None else learned.policy.normaliser
         return agent.init(config, key, example_batch, normaliser)
-    if recipe.start == "continued" or learned is None:
-        raise ValueError(f'start_state: recipe.start = "{recipe.start}" needs an offline agent')
     reset = {"reset": recipe.reset} if recipe.reset else {}
     return agent.warm_start(config, key, learned, example_batch, **reset)
 
@@ -220,6 +224,7 @@ class _Run:
         teacher: Controller | None,
     ):
         spaces = _spaces(env)
+        check_observations(agent, spaces[0])
         self._action_shape = spaces[1].shape
         self.agent, self.config, self.env = agent, config, env
         self.recipe, self.loop = recipe, loop
@@ -246,7 +251,7 @@ class _Run:
         rewards: list[float] = []
         success, terminated, ended = False, False, False
         while not ended and self.env_steps < self.loop.env_steps:
-            obs, reward, info, terminated, ended = self._step(np.asarray(obs, np.float32))
+            obs, reward, info, terminated, ended = self._step(readable(obs, lead=0))
             rewards.append(reward)
             success |= bool(info.get("success", False))
             self._learn()
@@ -275,7 +280,7 @@ class _Run:
             endless=endless,
         )
 
-    def _step(self, obs: np.ndarray) -> tuple[Any, float, Mapping[str, Any], bool, bool]:
+    def _step(self, obs: Any) -> tuple[Any, float, Mapping[str, Any], bool, bool]:
         taught = self._taught(obs)
         action = self._action(obs, taught)
         next_obs, reward, terminated, truncated, info = self.env.step(action)
@@ -285,7 +290,7 @@ class _Run:
                 # What was done is what is learned from, not what was asked for.
                 "actions": np.asarray(info.get(EXECUTED_ACTION, action), np.float32),
                 "rewards": np.float32(reward),
-                "next_observations": np.asarray(next_obs, np.float32),
+                "next_observations": readable(next_obs, lead=0),
                 "terminated": bool(terminated),
                 "truncated": bool(truncated),
                 "succeeded": np.float32(0.0),
@@ -297,7 +302,7 @@ class _Run:
         ended = bool(terminated or truncated)
         return next_obs, float(reward), info, bool(terminated), ended
 
-    def _taught(self, obs: np.ndarray) -> dict[str, np.ndarray]:
+    def _taught(self, obs: Any) -> dict[str, np.ndarray]:
         """The teacher's answer to one observation (O,), if there is a teacher."""
         if self._teacher is None:
             return {}
@@ -305,7 +310,7 @@ class _Run:
         answer = labels(self._teacher, obs[None], self._action_shape[0], std)
         return {key: value[0] for key, value in answer.items()}
 
-    def _action(self, obs: np.ndarray, taught: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _action(self, obs: Any, taught: Mapping[str, np.ndarray]) -> np.ndarray:
         step = self.env_steps
         if taught and self._turns.teacher_acts(step):
             self._queue = []
@@ -319,7 +324,7 @@ class _Run:
         action = self._queue.pop(0)
         return action if explore else self._noise.disturb(action, step)
 
-    def _chunk(self, obs: np.ndarray, explore: bool) -> list[np.ndarray]:
+    def _chunk(self, obs: Any, explore: bool) -> list[np.ndarray]:
         """The policy's next `recipe.chunk` actions (A,)."""
         step, shape = self.env_steps, (self.recipe.chunk, *self._action_shape)
         action = np.asarray(
@@ -409,14 +414,20 @@ def mixed_batch(
                 recipe.chunk,
                 next_actions="next_actions" in needed,
             )
-            arrays = batch_of({key: np.asarray(value) for key, value in drawn.items()})
-            parts.append({k: v.reshape(recipe.utd, rows, *v.shape[1:]) for k, v in arrays.items()})
-    mixed = {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
-    return {key: value.reshape(-1, *value.shape[2:]) for key, value in mixed.items()}
+            arrays = batch_of(drawn)
+            parts.append(
+                jax.tree.map(lambda v, n=rows: v.reshape(recipe.utd, n, *v.shape[1:]), arrays)
+            )
+    # Keys that all parts have.
+    parts = [{key: part[key] for key in parts[0]} for part in parts]
+    mixed: dict[str, np.ndarray] = jax.tree.map(
+        lambda *each: np.concatenate(each, axis=1).reshape(-1, *each[0].shape[2:]), *parts
+    )
+    return mixed
 
 
 def _buffers(
-    spaces: tuple[gymnasium.spaces.Box, gymnasium.spaces.Box],
+    spaces: tuple[Any, gymnasium.spaces.Box],
     recipe: Recipe,
     loop: OnlineLoop,
     offline: Transitions | None,
@@ -433,12 +444,12 @@ def _buffers(
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
         return mixed, ReplayBuffer.from_transitions(rows, loop.capacity)
-    obs, action = (np.zeros(space.shape, np.float32) for space in spaces)
+    action = np.zeros(spaces[1].shape, np.float32)
     example: dict[str, Any] = {
-        "observations": obs,
+        "observations": spaces[0],
         "actions": action,
         "rewards": np.float32(0.0),
-        "next_observations": obs,
+        "next_observations": spaces[0],
         "terminated": False,
         "truncated": False,
         "succeeded": np.float32(0.0),
@@ -448,13 +459,25 @@ def _buffers(
     return mixed, ReplayBuffer(recipe.rollout or loop.capacity, example)
 
 
-def _spaces(env: gymnasium.Env[Any, Any]) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation and action space, checked."""
+def _spaces(env: gymnasium.Env[Any, Any]) -> tuple[Any, gymnasium.spaces.Box]:
+    """An observation of zeros, as agents read it, and the action space; both checked."""
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, gymnasium.spaces.Box) or len(observation.shape) != 1:
-        raise ValueError(f"finetune: observations must be a Box (O,), got {observation}")
+    if isinstance(observation, gymnasium.spaces.Dict):
+        zeros: Any = {name: _zeros(name, space) for name, space in observation.spaces.items()}
+    else:
+        zeros = _zeros("observations", observation)
     if not isinstance(action, gymnasium.spaces.Box) or len(action.shape) != 1:
         raise ValueError(f"finetune: actions must be a Box (A,), got {action}")
     if not (np.all(action.low == -1.0) and np.all(action.high == 1.0)):
         raise ValueError(f"finetune: actions must be bounded by -1 and 1, got {action}")
-    return observation, action
+    return zeros, action
+
+
+def _zeros(name: str, space: gymnasium.Space[Any]) -> np.ndarray:
+    if isinstance(space, gymnasium.spaces.Box):
+        zeros: np.ndarray = readable(np.zeros(space.shape, space.dtype), lead=0)
+        if zeros.ndim == 1 or zeros.dtype == np.uint8:
+            return zeros
+    raise ValueError(
+        f"finetune: {name} must be a Box (O,), or an image (H, W, C) of bytes, got {space}"
+    )

@@ -9,7 +9,7 @@ with the critics, not with the rows. An agent takes part by declaring `q_values`
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,22 +33,27 @@ class Probe:
     keys: jax.Array  # ([S])
 
 
-def draw(agent: Agent, data: Mapping[str, np.ndarray], seed: int, keys: jax.Array) -> Probe | None:
+def draw(
+    agent: Agent,
+    gather: Callable[[np.ndarray], Batch],
+    size: int,
+    seed: int,
+    keys: jax.Array,
+) -> Probe | None:
     """Up to `ROWS` rows (P,) without repeats, for seeds `seed`, `seed` + 1, ... of `keys` ([S]).
 
-    None where the agent declares no `q_values`.
+    `gather` gives the rows of given numbers ([S,] P) out of `size`. None where the agent declares
+    no `q_values`.
     """
     if not hasattr(agent, "q_values"):
         return None
-    size = len(data["rewards"])
     rows = np.array(
         [
             np.random.default_rng(number).choice(size, min(size, ROWS), replace=False)
             for number in range(seed, seed + keys.size)
         ]
     )
-    chosen = rows if keys.ndim else rows[0]
-    return Probe({name: jnp.asarray(value[chosen]) for name, value in data.items()}, keys)
+    return Probe(gather(rows if keys.ndim else rows[0]), keys)
 
 
 def measure(agent: Agent, config: Any, state: State, probe: Probe | None) -> Metrics:

@@ -9,34 +9,52 @@ import jax.numpy as jnp
 
 Params: TypeAlias = dict[str, Any]
 Batch: TypeAlias = Mapping[str, jax.Array]
-"""Arrays with a leading batch axis; see `robo_rl.learn.contract` for the keys."""
+"""Arrays with a leading batch axis; see `robo_rl.learn.contract` for the keys. Observations may be
+a dict of arrays (`robo_rl.nn.observations`), which agents pass on without a look inside."""
 Metrics: TypeAlias = dict[str, jax.Array]
 """Flat scalars."""
+ENCODER = "encoder"
+"""The part of a network's parameters that reads images. The members of an ensemble share it."""
 
 
-def init_params(module: linen.Module, key: jax.Array, *inputs: jax.Array) -> Params:
+def init_params(module: linen.Module, key: jax.Array, *inputs: Any) -> Params:
     """Parameters of a module."""
     params: Params = module.init(key, *inputs)["params"]
     return params
 
 
-def apply(module: linen.Module, params: Params, *inputs: jax.Array) -> Any:
+def apply(module: linen.Module, params: Params, *inputs: Any) -> Any:
     """Output of a module. Untyped in Flax: the caller names the type."""
     return module.apply({"params": params}, *inputs)
 
 
 def init_ensemble(module: linen.Module, key: jax.Array, size: int, *inputs: jax.Array) -> Params:
-    """Parameters of N independent members; every leaf leads with N."""
-    return jax.vmap(lambda k: init_params(module, k, *inputs))(jax.random.split(key, size))
+    """Parameters of N independent members; every leaf leads with N, but for a shared encoder's."""
+    params = jax.vmap(lambda k: init_params(module, k, *inputs))(jax.random.split(key, size))
+    if ENCODER in params:
+        params[ENCODER] = jax.tree.map(lambda leaf: leaf[0], params[ENCODER])
+    return params
 
 
 def apply_ensemble(module: linen.Module, params: Params, *inputs: jax.Array) -> jax.Array:
     """Outputs (N, ...) of all members on the same inputs, as one batched product a layer."""
-    out: jax.Array = jax.vmap(lambda p: apply(module, p, *inputs))(params)
+    # What has no member axis is computed once: that is what sharing the encoder saves.
+    axes = {name: None if name == ENCODER else 0 for name in params}
+    out: jax.Array = jax.vmap(lambda p: apply(module, p, *inputs), in_axes=(axes,))(params)
     return out
+
+
+def members(params: Params) -> int:
+    """N, the size of an ensemble."""
+    return int(jax.tree.leaves(_own(params))[0].shape[0])
 
 
 def subset(params: Params, indices: jax.Array) -> Params:
     """The members `indices` (Z,) of an ensemble."""
-    picked: Params = jax.tree.map(lambda leaf: jnp.take(leaf, indices, axis=0), params)
-    return picked
+    picked: Params = jax.tree.map(lambda leaf: jnp.take(leaf, indices, axis=0), _own(params))
+    return {**params, **picked}
+
+
+def _own(params: Params) -> Params:
+    """What every member has for itself."""
+    return {name: tree for name, tree in params.items() if name != ENCODER}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.nn import optimise
-from robo_rl.nn.apply import Metrics, Params, apply_ensemble, subset
+from robo_rl.nn.apply import Metrics, Params, apply_ensemble, members, subset
 from robo_rl.nn.networks import NetConfig, Scalar
 
 AGGREGATES = ("mean", "min")
@@ -21,9 +21,9 @@ def min_q(
     net: NetConfig, params: Params, key: jax.Array, size: int, *inputs: jax.Array
 ) -> jax.Array:
     """Minimum (...) over `size` members drawn by `key`; over all where there are no more."""
-    members = jax.tree.leaves(params)[0].shape[0]
-    if size < members:
-        params = subset(params, jax.random.permutation(key, members)[:size])
+    count = members(params)
+    if size < count:
+        params = subset(params, jax.random.permutation(key, count)[:size])
     return jnp.min(apply_ensemble(Scalar(net), params, *inputs), axis=0)
 
 

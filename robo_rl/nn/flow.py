@@ -10,6 +10,7 @@ import optax
 
 from robo_rl.nn import critics, optimise
 from robo_rl.nn.apply import Metrics, Params, apply, init_params
+from robo_rl.nn.encoder import features
 from robo_rl.nn.networks import Actor, NetConfig
 
 
@@ -67,10 +68,11 @@ def integrate(
     net: NetConfig, params: Params, obs: jax.Array, noise: jax.Array, steps: int
 ) -> jax.Array:
     """Actions (..., A): `steps` Euler steps from `noise` (..., A), then clipped to [-1, 1]."""
+    seen = features(net.encoder, params, obs)  # images are read once, not at every step
 
     def step(index: jax.Array, point: jax.Array) -> jax.Array:
         time = jnp.full_like(point[..., :1], index / steps)
-        return point + head(net, params, obs, point, time) / steps
+        return point + head(net, params, seen, point, time) / steps
 
     return jnp.clip(jax.lax.fori_loop(0, steps, step, noise), -1.0, 1.0)
 

@@ -1,12 +1,20 @@
-"""Multi-layer perceptrons and the heads that all agents share."""
+"""Multi-layer perceptrons and the heads that all agents share.
+
+An input that is not a plain vector is read by an encoder of the network's own.
+"""
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
+
+from robo_rl.nn.apply import ENCODER
+from robo_rl.nn.encoder import IMPALA_SMALL, Encoder, EncoderConfig
+from robo_rl.nn.observations import structured
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -30,6 +38,8 @@ class NetConfig:
     """Where LayerNorm stands: "none", "before" or "after" the activation."""
     kernel_init: str = "fan_avg"
     """"fan_avg" (uniform, scale 1) or "orthogonal" (gain sqrt 2)."""
+    encoder: EncoderConfig = IMPALA_SMALL
+    """Of images, where inputs have any."""
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -56,6 +66,12 @@ def _kernel_init(name: str, gain: float) -> Callable[..., jax.Array]:
         gain**2, "fan_avg", "uniform"
     )
     return scaled
+
+
+def _joined(net: NetConfig, inputs: tuple[Any, ...]) -> jax.Array:
+    """All inputs (..., I) in one; called within a module, which then owns the encoder."""
+    vectors = [Encoder(net.encoder, name=ENCODER)(x) if structured(x) else x for x in inputs]
+    return jnp.concatenate(vectors, axis=-1)
 
 
 class Trunk(linen.Module):
@@ -86,7 +102,7 @@ class Scalar(linen.Module):
     @linen.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """One number a row."""
-        features = Trunk(self.net, name="trunk")(jnp.concatenate(inputs, axis=-1))
+        features = Trunk(self.net, name="trunk")(_joined(self.net, inputs))
         out = linen.Dense(1, kernel_init=_kernel_init(self.net.kernel_init, 1.0), name="out")
         return jnp.squeeze(out(features), axis=-1)
 
@@ -105,7 +121,7 @@ class Actor(linen.Module):
     @linen.compact
     def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean before tanh (..., A) and unclipped log std (..., A), zeros when there is none."""
-        features = Trunk(self.net, name="trunk")(jnp.concatenate(inputs, axis=-1))
+        features = Trunk(self.net, name="trunk")(_joined(self.net, inputs))
         kernel = _kernel_init(self.net.kernel_init, self.output_gain)
         mean = linen.Dense(self.action_dim, kernel_init=kernel, name="mean")(features)
         constant = linen.initializers.constant(self.initial_log_std)

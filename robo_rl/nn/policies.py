@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.nn import flow
-from robo_rl.nn.apply import Params, apply
+from robo_rl.nn.apply import ENCODER, Params, apply, members
 from robo_rl.nn.networks import Actor, NetConfig
 from robo_rl.nn.normaliser import Normaliser
+from robo_rl.nn.observations import rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TanhPolicy:
     """action = tanh(mean of `Actor` at the standardised observation)."""
 
     net: NetConfig
-    params: Params  # of `Actor`; only "trunk" and "mean" are read
+    params: Params  # of `Actor`; see `deterministic`
     normaliser: Normaliser
 
 
@@ -116,13 +117,28 @@ class Learned:
     @property
     def critics(self) -> int:
         """N, the number of ensemble members; 0 without critics."""
-        return 0 if self.critic is None else int(jax.tree.leaves(self.critic)[0].shape[0])
+        return 0 if self.critic is None else members(self.critic)
+
+
+def deterministic(params: Params) -> Params:
+    """What of an actor's parameters its mean depends on."""
+    return {name: params[name] for name in (ENCODER, "trunk", "mean") if name in params}
+
+
+def lent(net: NetConfig, params: Params, lender: NetConfig, of: Params) -> tuple[NetConfig, Params]:
+    """An actor that reads what another network's encoder makes, as one with an encoder of its own.
+
+    `of` are the lender's parameters; one that reads plain vectors has no encoder to lend.
+    """
+    if ENCODER not in of:
+        return net, params
+    return dataclasses.replace(net, encoder=lender.encoder), {**params, ENCODER: of[ENCODER]}
 
 
 def mean_action(net: NetConfig, params: Params, *inputs: jax.Array) -> jax.Array:
     """tanh of the actor's mean (..., A). `inputs` are standardised already."""
     action_dim = params["mean"]["bias"].shape[-1]
-    bare = {"trunk": params["trunk"], "mean": params["mean"]}
+    bare = deterministic(params)
     mean: jax.Array = apply(Actor(net, action_dim), bare, *inputs)[0]
     return jnp.tanh(mean)
 
@@ -140,13 +156,13 @@ def sinusoidal_code(x: jax.Array, size: int) -> jax.Array:
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*x.shape[:-1], size)
 
 
-def noise(policy: Policy, key: jax.Array, rows: tuple[int, ...]) -> jax.Array | None:
-    """Noise for `rows` of observations; None where the policy is deterministic."""
+def noise(policy: Policy, key: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
+    """Noise for `shape` observations; None where the policy is deterministic."""
     if isinstance(policy, BestOfNPolicy):
         width = policy.flow.params["mean"]["bias"].shape[-1]
-        return jax.random.normal(key, (*rows, policy.samples, width))
+        return jax.random.normal(key, (*shape, policy.samples, width))
     if isinstance(policy, (OneStepPolicy, FlowPolicy)):
-        return jax.random.normal(key, (*rows, policy.params["mean"]["bias"].shape[-1]))
+        return jax.random.normal(key, (*shape, policy.params["mean"]["bias"].shape[-1]))
     return None
 
 
@@ -197,4 +213,4 @@ def act(policy: Policy, observations: jax.Array, noise: jax.Array | None = None)
 
 def sample(policy: Policy, observations: jax.Array, key: jax.Array) -> jax.Array:
     """`act` (..., A) with noise drawn from `key`."""
-    return act(policy, observations, noise(policy, key, observations.shape[:-1]))
+    return act(policy, observations, noise(policy, key, rows(observations)))

@@ -16,12 +16,14 @@ def cut(batch: Batch, utd: int, where: str) -> Batch:
     rows = batch["rewards"].shape[0]
     if rows % utd:
         raise ValueError(f"{where}: {rows} rows do not divide into utd = {utd} slices")
-    return {name: x.reshape(utd, rows // utd, *x.shape[1:]) for name, x in batch.items()}
+    slices: Batch = jax.tree.map(lambda x: x.reshape(utd, rows // utd, *x.shape[1:]), dict(batch))
+    return slices
 
 
 def last(slices: Batch) -> Batch:
     """The last slice (B, ...)."""
-    return {name: x[-1] for name, x in slices.items()}
+    final: Batch = jax.tree.map(lambda x: x[-1], slices)
+    return final
 
 
 def scan(

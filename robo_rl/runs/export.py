@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robo_rl.nn import policies
-from robo_rl.nn.apply import Params
+from robo_rl.nn.apply import ENCODER, Params
 from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
 from robo_rl.nn.policies import (
     BestOfNPolicy,
@@ -116,8 +116,21 @@ def probe_observations(observations: np.ndarray, count: int = 1000, seed: int = 
     return np.asarray(rows + noise, np.float32)
 
 
+def check_exportable(policy: Policy) -> None:
+    """ValueError where the policy reads more than one vector: the NumPy runtime has no encoder."""
+    mean = _base(policy).normaliser.mean
+    if isinstance(mean, Mapping):
+        read = sorted({*mean, *_base(policy).params.get(ENCODER, {})})
+        raise ValueError(
+            f"export: this policy reads {', '.join(read)} by an encoder; an exported policy runs "
+            "with NumPy alone, which has perceptrons on one vector only. Act with it in JAX, by "
+            "the agent's `act` on the run's checkpoint"
+        )
+
+
 def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The content of `policy.json` and `arrays.npz`."""
+    check_exportable(policy)
     base = _base(policy)
     arrays = _layers("policy", base.net, base.params, "mean")
     arrays["normaliser/mean"] = np.asarray(base.normaliser.mean, np.float32)

@@ -14,8 +14,10 @@ from robo_rl.agents import AGENTS
 from robo_rl.learn.contract import needs
 from robo_rl.nn import policies
 from robo_rl.nn.apply import apply_ensemble
+from robo_rl.nn.encoder import EncoderConfig
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
+from robo_rl.nn.observations import is_image
 from robo_rl.runs import configs, trees
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -23,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = NetConfig(hidden=(8, 8))
 NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
 ONE_LAYER = NetConfig(hidden=(8,))
+EYE = EncoderConfig(channels=(4,), blocks=0, features=6)
+SEEING = NetConfig(hidden=(8,), encoder=EYE)
 CONFIGS = {
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
@@ -95,6 +99,13 @@ CONFIGS = {
         evaluate_every=1,
         horizon=2,
     ),
+    # With images; a case's name says so.
+    "fql_pixels": agents.fql.Config(flow=SEEING, actor=SEEING, critic=SEEING, flow_steps=2),
+    "rebrac_pixels": agents.rebrac.Config(actor=SEEING, critic=SEEING),
+    "sac_pixels": agents.sac.Config(actor=SMALL, critic=SEEING, critics=2),
+    "residual_pixels": agents.residual.Config(
+        base=SEEING, actor=SMALL, critic=SEEING, critics=2, utd=1
+    ),
 }
 CASES = pytest.mark.parametrize("case", sorted(CONFIGS))
 
@@ -124,7 +135,16 @@ def batch(batch, case):
         "teacher_actions": batch["actions"][::-1].copy(),
         "teacher_log_std": np.full_like(batch["actions"], -1.0),
     }
+    if case.endswith("pixels"):
+        images = np.random.default_rng(1).integers(0, 256, (2, 8, 6, 6, 2), np.uint8)
+        for name, image in zip(("observations", "next_observations"), images, strict=True):
+            batch[name] = {"camera": image, "state": batch[name]}
     return {**batch, **{key: more[key] for key in needs(_agent(case))}}
+
+
+def _moved(observations, scale, offset=0.0):
+    """The vectors among observations scaled and moved; images as they are."""
+    return jax.tree.map(lambda x: x if is_image(x) else scale * x + offset, observations)
 
 
 def _agent(case):
@@ -209,8 +229,8 @@ def test_actions_are_in_the_box_for_one_and_for_many_observations(case, explore,
     jitted = _compiled(case)
     state = jitted.init(jax.random.key(0), batch)
     key = jax.random.key(1)
-    many = jitted.act(state, 10.0 * batch["observations"], key, explore)
-    one = jitted.act(state, batch["observations"][0], key, explore)
+    many = jitted.act(state, _moved(batch["observations"], 10.0), key, explore)
+    one = jitted.act(state, jax.tree.map(lambda x: x[0], batch["observations"]), key, explore)
     assert many.shape == (8, 2)
     assert one.shape == (2,)
     assert float(jnp.abs(many).max()) <= 1.0
@@ -244,10 +264,13 @@ def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
     mean, std = np.full(3, 5.0, np.float32), np.full(3, 2.0, np.float32)
     if case == "residual_outside":
         mean[1:], std[1:] = 0.0, 1.0
-    shifted = Normaliser(jnp.asarray(mean), jnp.asarray(std))
+    statistics = jnp.asarray(mean), jnp.asarray(std)
+    if case.endswith("pixels"):
+        statistics = tuple({"state": part} for part in statistics)
+    shifted = Normaliser(*statistics)
     moved = {**batch}
     for name in ("observations", "next_observations"):
-        moved[name] = std * batch[name] + mean
+        moved[name] = _moved(batch[name], std, mean)
     plain = jitted.init(jax.random.key(0), batch)
     normed = jitted.init(jax.random.key(0), batch, shifted)
     acts = (
@@ -259,7 +282,7 @@ def test_the_normaliser_in_the_state_is_used_to_act_and_to_learn(case, batch):
     after, metrics = jitted.update(normed, moved)
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(after.normaliser.mean, shifted.mean)
+    jax.tree.map(np.testing.assert_array_equal, after.normaliser.mean, shifted.mean)
 
 
 @pytest.mark.parametrize("case", sorted(AGENTS))

@@ -34,8 +34,15 @@ DATA = {
 
 
 def _measured(agent, data=DATA):
-    drawn = probe.draw(agent, data, 0, jax.random.key(0))
+    drawn = _drawn(agent, data, 0, jax.random.key(0))
     return {name: float(value) for name, value in probe.measure(agent, Config(), 0, drawn).items()}
+
+
+def _drawn(agent, data, seed, keys):
+    def gather(rows):
+        return {name: np.asarray(value)[rows] for name, value in data.items()}
+
+    return probe.draw(agent, gather, len(data["rewards"]), seed, keys)
 
 
 def test_measures_by_hand():
@@ -58,7 +65,7 @@ def test_targets_bootstrap_from_v_where_the_agent_has_one_and_by_the_discounts_o
 def test_the_rows_are_the_seeds_own_and_are_not_drawn_twice():
     data = {name: np.arange(3000, dtype=np.float32) for name in ("rewards", "masks")}
     first, again, other = (
-        np.asarray(probe.draw(_agent(), data, seed, jax.random.key(0)).batch["rewards"])
+        np.asarray(_drawn(_agent(), data, seed, jax.random.key(0)).batch["rewards"])
         for seed in (0, 0, 1)
     )
     assert len(np.unique(first)) == probe.ROWS
@@ -67,7 +74,7 @@ def test_the_rows_are_the_seeds_own_and_are_not_drawn_twice():
 
 
 def test_an_agent_without_critics_is_not_measured():
-    assert probe.draw(bc, DATA, 0, jax.random.key(0)) is None
+    assert _drawn(bc, DATA, 0, jax.random.key(0)) is None
     assert probe.measure(bc, bc.Config(), 0, None) == {}
 
 
@@ -75,10 +82,10 @@ def test_seeds_trained_together_are_measured_each_on_its_own_rows():
     data = {name: np.tile(value, (1500, *(1,) * (value.ndim - 1))) for name, value in DATA.items()}
     data["rewards"] = np.arange(3000, dtype=np.float32)
     keys = jax.random.split(jax.random.key(0), 2)
-    many = probe.draw(_agent(), data, 7, keys)
+    many = _drawn(_agent(), data, 7, keys)
     together = probe.measure(_agent(), Config(), np.zeros(2), many)
     for index in range(2):
-        alone = probe.draw(_agent(), data, 7 + index, keys[index])
+        alone = _drawn(_agent(), data, 7 + index, keys[index])
         for name, value in probe.measure(_agent(), Config(), np.zeros(()), alone).items():
             np.testing.assert_allclose(together[name][index], value, rtol=1e-5)
     assert len(set(np.asarray(together["probe_td_error"]).tolist())) == 2

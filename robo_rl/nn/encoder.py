@@ -1,0 +1,95 @@
+"""A small IMPALA network (Espeholt et al., 2018, arXiv:1802.01561) that turns images to features.
+
+As OGBench's `impala_small`, with a LayerNorm behind its last layer.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+
+from robo_rl.nn.apply import ENCODER, Params, apply
+from robo_rl.nn.observations import Observations, is_image, named, structured
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of the encoder of one image. It is used only where observations have images."""
+
+    channels: tuple[int, ...] = (16, 32, 32)
+    """Of each stage; a stage halves height and width."""
+    blocks: int = 1
+    """Residual blocks a stage; 0 leaves its first convolution."""
+    features: int = 512
+    """F, what is left of an image."""
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"EncoderConfig.channels must be positive, got {self.channels}")
+        for name, least in (("blocks", 0), ("features", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"EncoderConfig.{name} must be >= {least}, got {getattr(self, name)}"
+                )
+
+
+IMPALA_SMALL = EncoderConfig()
+
+
+class Impala(linen.Module):
+    """One image (..., H, W, C) of bytes to features (..., F)."""
+
+    config: EncoderConfig
+
+    @linen.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Bytes are divided by 255; nothing else is known about them."""
+        if image.ndim < 3:
+            raise ValueError(f"Encoder: an image must be (..., H, W, C), got {image.shape}")
+        x = image.astype(jnp.float32) / 255.0
+        for width in self.config.channels:
+            x = _pooled(_conv(width)(x))
+            for _ in range(self.config.blocks):
+                inner = _conv(width)(jax.nn.relu(x))
+                x = x + _conv(width)(jax.nn.relu(inner))
+        flat = jax.nn.relu(x).reshape(*x.shape[:-3], -1)
+        out = linen.Dense(self.config.features, kernel_init=linen.initializers.xavier_uniform())
+        return jax.nn.relu(linen.LayerNorm()(out(flat)))
+
+
+def _conv(width: int) -> linen.Conv:
+    return linen.Conv(width, (3, 3), kernel_init=linen.initializers.xavier_uniform())
+
+
+def _pooled(x: jax.Array) -> jax.Array:
+    out: jax.Array = linen.max_pool(x, (3, 3), (2, 2), "SAME")  # type: ignore[no-untyped-call]
+    return out
+
+
+class Encoder(linen.Module):
+    """Observations to one vector: every image by an `Impala` of its own, vectors as they are."""
+
+    config: EncoderConfig
+
+    @linen.compact
+    def __call__(self, observations: Observations) -> jax.Array:
+        """Parts in the order of their names (..., F + O)."""
+        parts = [
+            Impala(self.config, name=name)(leaf) if is_image(leaf) else leaf
+            for name, leaf in named(observations).items()
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+
+def features(config: EncoderConfig, params: Params, observations: Observations) -> jax.Array:
+    """What a network with these `params` makes of observations by its encoder; a vector as it is.
+
+    The network reads either: features that are needed several times are made once.
+    """
+    if not structured(observations):
+        assert not isinstance(observations, Mapping)
+        return observations
+    out: jax.Array = apply(Encoder(config), params.get(ENCODER, {}), observations)
+    return out
