@@ -137,13 +137,14 @@ def test_an_online_run_on_images_resumes_bit_for_bit_and_keeps_bytes(data):
 
 
 def test_a_policy_on_images_is_evaluated_and_its_export_refused(tmp_path):
-    act = jax.jit(lambda obs: sac.act(SAC, _fresh(), obs, jax.random.key(0)))
+    state = _fresh()
+    act = jax.jit(lambda obs: sac.act(SAC, state, obs, jax.random.key(0)))
     result = evaluate(Clip(), lambda obs: np.asarray(act(obs)), evaluation_seeds(0, 2))
     assert result.lengths == (3, 3)
     with pytest.raises(ValueError, match=r"reads image, state by an encoder.*NumPy"):
         export.export(
             tmp_path / "policy",
-            sac.policy(SAC, _fresh()),
+            sac.policy(SAC, state),
             export.Interface(20.0),
             act=np.asarray,
             observations=np.zeros((1, 1)),
