@@ -101,8 +101,8 @@ def _arrays(rows):
 class Fork(gymnasium.Env):
     """A point (2,) below a block, the goal straight above it: one must pass on either side.
 
-    The block covers |x| < 0.35, |y| < 0.2. Reward -1 a step, 0 at the goal; 30 steps. The first step
-    is so long that the side is chosen with it.
+    The block covers |x| < 0.35, |y| < 0.2. Reward -1 a step, 0 at the goal; 30 steps. The
+    first step is so long that the side is chosen with it.
     """
 
     observation_space = PointMaze.observation_space
