@@ -9,6 +9,11 @@ def _no_implicit_rank_promotion():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _programs_are_compiled_quickly(quick_compile):
+    """The networks are tiny: to optimise takes longer than to run."""
+
+
 @pytest.fixture
 def batch():
     """Eight rows: three observations, two actions, one terminated."""
