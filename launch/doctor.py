@@ -136,7 +136,7 @@ def _bus() -> Finding:
     """Two ends of a topic in this process, over loopback."""
     from robo_rl.hardware import dds, ros_types
 
-    domain = 1 + os.getpid() % 200
+    domain = 1 + os.getpid() % 100
     with dds.Node("robo_rl_doctor", domain_id=domain) as node:
         writer = node.publisher("doctor", ros_types.Float64MultiArray)
         reader = node.subscription("doctor", ros_types.Float64MultiArray)

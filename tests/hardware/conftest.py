@@ -8,16 +8,26 @@ import mujoco
 import pytest
 
 from robo_rl.envs.scenes import compile_cube_scene
+from robo_rl.hardware.dds import MAX_DOMAIN_ID
 from robo_rl.hardware.model import ur5e_model
 from robo_rl.hardware.mujoco_device import save_scene
 
-_domains = itertools.count(os.getpid())
+# Every worker takes its own share; `robo-rl quickstart` and `doctor` stay below.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_domains = itertools.cycle(range(101 + _WORKER, MAX_DOMAIN_ID, _WORKERS))
 
 
 @pytest.fixture
 def domain_id() -> int:
     """A DDS domain of its own, also beside other test workers."""
-    return next(_domains) % 230
+    return next(_domains)
+
+
+@pytest.fixture(scope="module")
+def module_domain_id() -> int:
+    """The same for what all tests of a file share."""
+    return next(_domains)
 
 
 @pytest.fixture(scope="session")

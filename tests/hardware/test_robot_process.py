@@ -234,12 +234,15 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(
-    scene_path: str, arm_path: str, tmp_path_factory: pytest.TempPathFactory
+    scene_path: str,
+    arm_path: str,
+    module_domain_id: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("bench")
     config = RobotProcessConfig(
         socket=str(folder / "private" / "robot.sock"),
-        domain_id=(os.getpid() + 57) % 230,
+        domain_id=module_domain_id,
         objects=("cube_0",),
         model=arm_path,
         recording=str(folder / "flight.mcap"),

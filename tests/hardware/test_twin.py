@@ -209,8 +209,8 @@ def test_missed_deadlines_are_counted_and_not_caught_up() -> None:
 
 
 @pytest.fixture(scope="module")
-def twin(scene_path: str) -> Iterator[TwinConfig]:
-    config = TwinConfig(scene_path, (os.getpid() + 115) % 230, parent_pid=os.getpid())
+def twin(scene_path: str, module_domain_id: int) -> Iterator[TwinConfig]:
+    config = TwinConfig(scene_path, module_domain_id, parent_pid=os.getpid())
     with Child("robo_rl.hardware.twin", config):
         yield config
 
