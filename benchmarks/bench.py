@@ -233,14 +233,49 @@ def data_rows(rows_in_all: int, repeats: int) -> list[Row]:
             action_space=Nothing.action_space,
             description="random numbers",
         )
-        ours, spread = timed(lambda: open_dataset("bench/load-v0").transitions(), repeats)
+        dataset = open_dataset("bench/load-v0")
+
+        def anew() -> None:
+            """As if it had never been read here."""
+            for copy in dataset.folder.glob(".*.flat.npz"):
+                copy.unlink()
+            dataset.transitions()
+
+        first, _ = timed(anew, repeats)
+        ours, spread = timed(dataset.transitions, repeats)
         theirs, _ = timed(
             lambda: [e.rewards for e in minari.load_dataset("bench/load-v0").iterate_episodes()], 3
         )
     return [
         Row("data.load_s", ours, "s", spread),
         Row("data.load_vs_episode_iteration", theirs / ours, "times", spread / ours),
+        Row("data.first_load_vs_episode_iteration", theirs / first, "times"),
     ]
+
+
+def sampling_rows(repeats: int) -> list[Row]:
+    """The share of drawing and gathering rows in the time of an update of IQL."""
+    config, updates = agents.iql.Config(), 200
+    data = {key: jax.numpy.asarray(value) for key, value in batch_of(transitions()).items()}
+    state = agents.iql.init(config, jax.random.key(0), {k: v[:1] for k, v in data.items()})
+
+    def drawn(number: jax.Array) -> dict[str, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(0), number)
+        rows = jax.random.randint(key, (BATCH,), 0, ROWS)
+        return {name: value[rows] for name, value in data.items()}
+
+    def update(carry: Any, number: jax.Array) -> tuple[Any, None]:
+        return agents.iql.update(config, carry, drawn(number))[0], None
+
+    def touch(carry: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+        return sum((value.sum() for value in drawn(number).values()), carry), None
+
+    numbers = jax.numpy.arange(updates)
+    seconds = []
+    for body, start in ((touch, jax.numpy.zeros(())), (update, state)):
+        run = jax.jit(lambda carry, body=body: jax.lax.scan(body, carry, numbers)[0])
+        seconds.append(timed(lambda r=run, s=start: jax.block_until_ready(r(s)), repeats)[0])
+    return [Row("data.sampling_share", seconds[0] / seconds[1], "")]
 
 
 def main() -> None:
@@ -265,6 +300,7 @@ def main() -> None:
         show(online_rows(utd, options.repeats))
     show(act_rows())
     show(data_rows(options.rows, options.repeats))
+    show(sampling_rows(options.repeats))
     if options.d3rlpy:
         from benchmarks import side_by_side
 

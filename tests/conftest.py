@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 # The suite runs one worker a core: threads inside of a worker would only get in each other's way.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
+)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _LONGEST, _REAL_TIME = ("test_quickstart.py", "test_contract.py"), "hardware"

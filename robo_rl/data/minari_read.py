@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_storage import MinariStorage, is_image_space
 from minari.serialization import deserialize_space
 
+from robo_rl.data import flat_copy
 from robo_rl.data.episodes import Arrays, Episode
 from robo_rl.data.errors import DatasetCorruptError, DatasetError
 from robo_rl.data.locate import MAIN_FILE, env_spec_fields, locate_dataset, read_metadata
@@ -85,7 +86,7 @@ class Dataset:
 
         With `mc_discount`, adds `returns` (N,), see `monte_carlo_returns`.
         """
-        episodes = list(_read(self, infos, attributes=False))
+        episodes = _bare(self) if not infos else list(_read(self, infos, attributes=False))
         try:
             out = flatten_episodes(episodes, next_actions=next_actions, infos=infos)
         except ValueError as error:
@@ -157,6 +158,19 @@ def _read(
             f"{file} cannot be read: {error}. It is damaged or was not written to its end; "
             "collect, import or download the dataset again"
         ) from error
+
+
+def _bare(dataset: Dataset) -> list[Episode]:
+    """Episodes without infos, seeds and metadata, from the flat copy where there is one."""
+    file = dataset.folder / MAIN_FILE
+    if not file.is_file():
+        return list(_read(dataset, (), attributes=False))
+    stamp = flat_copy.stamp_of(file)
+    episodes = flat_copy.load(file, stamp)
+    if episodes is None:
+        episodes = list(_read(dataset, (), attributes=False))
+        flat_copy.keep(file, stamp, episodes)
+    return episodes
 
 
 def _needs_decoding(space: gymnasium.Space[Any], metadata: Mapping[str, Any]) -> bool:

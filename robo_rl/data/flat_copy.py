@@ -1,0 +1,110 @@
+"""A copy of a dataset's arrays in one piece beside the HDF5 file, so that it opens at once later.
+
+HDF5 keeps five objects an episode, and opening them is what reading many episodes costs. The copy
+carries the size and time of the file that it was made from: where they differ, or the copy cannot
+be read, it counts for nothing and is made again. Deleting it loses nothing.
+"""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from robo_rl.data.episodes import Arrays, Episode
+
+WORTH_IT = 500
+"""Episodes from which on a copy is kept: fewer are read in a fraction of a second."""
+LARGEST = 4 << 30
+"""Bytes up to which a copy is kept."""
+
+_STEPS = ("actions", "rewards", "terminations", "truncations")
+_SOURCE, _LENGTHS, _OBSERVATIONS = "source", "lengths", "observations"
+
+
+def stamp_of(file: pathlib.Path) -> np.ndarray:
+    """(2,) what tells one state of a file from another. Raises OSError where there is no file."""
+    about = file.stat()
+    return np.array([about.st_size, about.st_mtime_ns], np.int64)
+
+
+def load(file: pathlib.Path, stamp: np.ndarray) -> list[Episode] | None:
+    """The episodes of an HDF5 file in that state, without their infos; None without a copy."""
+    try:
+        with _beside(file).open("rb") as raw, np.load(raw, allow_pickle=False) as stored:
+            if not np.array_equal(stored[_SOURCE], stamp):
+                return None
+            return _cut({name: stored[name] for name in stored.files})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def keep(file: pathlib.Path, stamp: np.ndarray, episodes: Sequence[Episode]) -> None:
+    """Put a copy of what `file` held beside it; `stamp` was taken before it was read.
+
+    Nothing happens where it is not worth it, or the folder may not be written to.
+    """
+    if len(episodes) < WORTH_IT or any(episode.problems() for episode in episodes):
+        return
+    arrays = _joined(episodes)
+    if arrays is None or sum(array.nbytes for array in arrays.values()) > LARGEST:
+        return
+    with contextlib.suppress(OSError):
+        descriptor, aside = tempfile.mkstemp(".part", ".flat-", file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                np.savez(out, **{_SOURCE: stamp}, **arrays)
+            os.replace(aside, _beside(file))
+        except BaseException:
+            os.unlink(aside)
+            raise
+
+
+def _beside(file: pathlib.Path) -> pathlib.Path:
+    return file.with_name(f".{file.stem}.flat.npz")
+
+
+def _leaves(episode: Episode) -> dict[str, np.ndarray]:
+    """The arrays by name; an observation among several is called observations/NAME."""
+    steps = {name: np.asarray(getattr(episode, name)) for name in _STEPS}
+    if isinstance(episode.observations, Mapping):
+        return steps | {f"{_OBSERVATIONS}/{k}": v for k, v in episode.observations.items()}
+    return {**steps, _OBSERVATIONS: np.asarray(episode.observations)}
+
+
+def _joined(episodes: Sequence[Episode]) -> dict[str, np.ndarray] | None:
+    """None where the episodes are not of one kind: then each has to stay as it is."""
+    every = [_leaves(episode) for episode in episodes]
+    kinds = {
+        tuple((name, array.dtype, array.shape[1:]) for name, array in leaves.items())
+        for leaves in every
+    }
+    if len(kinds) > 1:
+        return None
+    arrays = {name: np.concatenate([leaves[name] for leaves in every]) for name in every[0]}
+    return {**arrays, _LENGTHS: np.array([len(episode) for episode in episodes], np.int64)}
+
+
+def _cut(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
+    lengths = arrays[_LENGTHS]
+    ends = np.cumsum(lengths)
+    steps = {name: arrays[name] for name in _STEPS}
+    states = {
+        name.removeprefix(f"{_OBSERVATIONS}/"): array
+        for name, array in arrays.items()
+        if name.startswith(_OBSERVATIONS)
+    }
+    episodes = []
+    for index, (start, stop) in enumerate(zip(ends - lengths, ends, strict=True)):
+        rows = slice(start + index, stop + index + 1)  # one state more than steps, each time
+        seen: Arrays = {name: array[rows] for name, array in states.items()}
+        episodes.append(
+            Episode(
+                observations=states[_OBSERVATIONS][rows] if _OBSERVATIONS in arrays else seen,
+                **{name: array[start:stop] for name, array in steps.items()},
+            )
+        )
+    return episodes
