@@ -28,6 +28,7 @@ from benchmarks import matmuls
 from robo_rl import agents
 from robo_rl.hardware.policy import NumpyPolicy
 from robo_rl.learn import offline, online
+from robo_rl.learn import probe as probing
 from robo_rl.learn.contract import Agent, batch_of, supply
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
@@ -51,8 +52,8 @@ CASES: dict[str, tuple[str, Any]] = {
     "fql_2x256": ("fql", agents.fql.Config(flow=TWO, actor=TWO, critic=TWO)),
     "fql": ("fql", agents.fql.Config()),
 }
-SEEDS = ("iql", "td3bc")
-"""Also with 8 seeds in one program."""
+MANY = 8
+"""Seeds that are also trained in one program."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +101,8 @@ def transitions() -> dict[str, np.ndarray]:
 def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]:
     """Updates a second, and the share of the limit of the products."""
     data = supply(agent, config, transitions())
-    updates = 50
 
-    def run(seeds: int) -> tuple[float, float]:
+    def run(seeds: int, updates: int) -> tuple[float, float]:
         """Of three more dispatches than one: what starting costs is not counted."""
         one, two = (
             OfflineLoop(steps, BATCH, updates, updates, seeds=seeds)
@@ -116,7 +116,7 @@ def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]
         more = 3 * seeds * updates
         return more / seconds, more * spread / seconds**2
 
-    rate, spread = run(1)
+    rate, spread = run(1, 50)
     rows = [Row(f"{name}.updates_per_s", rate, "1/s", spread)]
     example = {
         key: value[: BATCH * getattr(config, "utd", 1)] for key, value in batch_of(data).items()
@@ -127,9 +127,8 @@ def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]
     flops = sum(count * product.flops for product, count in counts.items())
     rows.append(Row(f"{name}.mflop_per_update", flops / 1e6, "MFLOP"))
     rows.append(Row(f"{name}.share_of_limit", alone * rate, "", alone * spread))
-    if name in SEEDS:
-        many, spread = run(8)
-        rows.append(Row(f"{name}.updates_per_s_8_seeds", many, "1/s", spread))
+    many, spread = run(MANY, 10)
+    rows.append(Row(f"{name}.updates_per_s_{MANY}_seeds", many, "1/s", spread))
     return rows
 
 
@@ -253,8 +252,8 @@ def data_rows(rows_in_all: int, repeats: int) -> list[Row]:
     ]
 
 
-def sampling_rows(repeats: int) -> list[Row]:
-    """The share of drawing and gathering rows in the time of an update of IQL."""
+def share_rows(repeats: int) -> list[Row]:
+    """What drawing rows, and the probe, cost beside the updates of IQL."""
     config, updates = agents.iql.Config(), 200
     data = {key: jax.numpy.asarray(value) for key, value in batch_of(transitions()).items()}
     state = agents.iql.init(config, jax.random.key(0), {k: v[:1] for k, v in data.items()})
@@ -275,7 +274,22 @@ def sampling_rows(repeats: int) -> list[Row]:
     for body, start in ((touch, jax.numpy.zeros(())), (update, state)):
         run = jax.jit(lambda carry, body=body: jax.lax.scan(body, carry, numbers)[0])
         seconds.append(timed(lambda r=run, s=start: jax.block_until_ready(r(s)), repeats)[0])
-    return [Row("data.sampling_share", seconds[0] / seconds[1], "")]
+    probe = probing.draw(
+        agents.iql,
+        lambda rows: {name: value[rows] for name, value in data.items()},
+        ROWS,
+        0,
+        jax.random.key(0),
+    )
+    watching, _ = timed(
+        lambda: jax.block_until_ready(probing.measure(agents.iql, config, state, probe)),
+        20 * repeats,
+    )
+    learning = OfflineLoop().log_every * seconds[1] / updates
+    return [
+        Row("data.sampling_share", seconds[0] / seconds[1], ""),
+        Row("iql.probe_share", watching / (watching + learning), ""),
+    ]
 
 
 def main() -> None:
@@ -300,7 +314,7 @@ def main() -> None:
         show(online_rows(utd, options.repeats))
     show(act_rows())
     show(data_rows(options.rows, options.repeats))
-    show(sampling_rows(options.repeats))
+    show(share_rows(options.repeats))
     if options.d3rlpy:
         from benchmarks import side_by_side
 

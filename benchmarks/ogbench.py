@@ -296,21 +296,26 @@ class Case:
         env.close()
         self._judge(name, agent, configured, last, rows, recipe.chunk)
 
+    def shares(self, phase: str) -> dict[str, list[tuple[int, int]]]:
+        """(successes, episodes) of every judged checkpoint, by seed."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for path in sorted(self.folder.glob(f"{phase}-*-*.json")):
+            score = files.read_json(path)
+            seed = path.stem.split("-")[1]
+            found.setdefault(seed, []).append((int(score["success"]), int(score["episodes"])))
+        return found
+
     def row(self, phase: str) -> list[str] | None:
         """Of the table: what is published, what came out, and what to make of it."""
-        scores = [files.read_json(path) for path in sorted(self.folder.glob(f"{phase}-*-*.json"))]
-        if not scores:
+        by_seed = self.shares(phase)
+        if not by_seed:
             return None
         published = PUBLISHED[self.task][self.name][phase == "online"]
-        successes = sum(int(score["success"]) for score in scores)
-        episodes = sum(int(score["episodes"]) for score in scores)
+        sums = [np.sum(scores, axis=0) for scores in by_seed.values()]
+        successes, episodes = (int(total) for total in np.sum(sums, axis=0))
         low, high = wilson_interval(successes, episodes)
         mean = 100.0 * successes / episodes
-        by_seed: dict[str, list[float]] = {}
-        for path, score in zip(sorted(self.folder.glob(f"{phase}-*-*.json")), scores, strict=True):
-            share = 100.0 * score["success"] / score["episodes"]
-            by_seed.setdefault(path.stem.split("-")[1], []).append(share)
-        seeds = [statistics.mean(values) for values in by_seed.values()]
+        seeds = [100.0 * won / of for won, of in sums]
         spread = statistics.stdev(seeds) if len(seeds) > 1 else 0.0
         return [
             self.task,
