@@ -95,6 +95,11 @@ def test_without_the_regulariser_it_is_sac(batch):
         )
 
 
+def _assert_same(first, second):
+    """But for the order of sums, which another program may choose."""
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-9)
+
+
 @quick
 def test_a_clipped_regulariser_pushes_nothing(batch):
     """Bounds above any value it takes: a constant, whose gradient is none."""
@@ -103,7 +108,7 @@ def test_a_clipped_regulariser_pushes_nothing(batch):
     clipped, metrics = UPDATE(config, state, batch)
     off, _ = UPDATE(dataclasses.replace(config, weight=0.0), state, batch)
     assert float(metrics["regulariser"]) == pytest.approx(1e3)
-    jax.tree.map(np.testing.assert_array_equal, clipped.params["critic"], off.params["critic"])
+    jax.tree.map(_assert_same, clipped.params["critic"], off.params["critic"])
 
 
 @quick
@@ -137,9 +142,7 @@ def test_the_returns_bound_what_the_policy_is_worth_but_not_uniform_actions(batc
     low = {**batch, "returns": np.full(8, -1e30, np.float32)}
     state = INIT(CONFIG, jax.random.key(0), batch)
     calibrated = jax.jit(calql.update, static_argnums=0)(CALIBRATED, state, low)[0]
-    jax.tree.map(
-        np.testing.assert_array_equal, calibrated.params, UPDATE(CONFIG, state, batch)[0].params
-    )
+    jax.tree.map(_assert_same, calibrated.params, UPDATE(CONFIG, state, batch)[0].params)
 
 
 @quick

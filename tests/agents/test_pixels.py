@@ -70,7 +70,9 @@ def _stepped(name, batch):
 
 
 def _same(first, second):
-    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
+    """But for the order of sums, which another program may choose; a step moves by 3e-4."""
+    near = functools.partial(np.allclose, rtol=0.0, atol=1e-7)
+    return jax.tree.all(jax.tree.map(near, first, second))
 
 
 def test_the_agents_whose_papers_use_pixels_say_so():
