@@ -333,6 +333,8 @@ def _draw(
 def _places(ends: np.ndarray, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Of every buffer that holds some of the rows (B,): its number, which of its own rows they
     are, and where they stand among the B. `ends` (N,) adds up the buffers' sizes."""
+    if len(ends) == 1:
+        return [(0, rows, np.arange(len(rows)))]
     owner = np.searchsorted(ends, rows, side="right")
     starts = np.concatenate([[0], ends[:-1]])
     held = [(n, np.flatnonzero(owner == n)) for n in np.unique(owner).tolist()]

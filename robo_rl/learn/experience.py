@@ -76,10 +76,9 @@ def mixed_batch(
 ) -> dict[str, np.ndarray]:
     """utd slices of batch_size rows, each led by its offline share; a slice is a critic step."""
     share = round(recipe.offline_fraction * recipe.batch_size)
-    parts = []
-    for buffer, rows in ((offline, share), (online, recipe.batch_size - share)):
-        if buffer is not None and rows:
-            drawn = buffer.sample(
+    parts: list[dict[str, Any]] = [
+        batch_of(
+            buffer.sample(
                 rng,
                 recipe.utd * rows,
                 recipe.n_step,
@@ -87,13 +86,19 @@ def mixed_batch(
                 recipe.chunk,
                 next_actions="next_actions" in needed,
             )
-            arrays = batch_of(drawn)
-            parts.append(
-                jax.tree.map(lambda v, n=rows: v.reshape(recipe.utd, n, *v.shape[1:]), arrays)
-            )
+        )
+        for buffer, rows in ((offline, share), (online, recipe.batch_size - share))
+        if buffer is not None and rows
+    ]
+    if len(parts) == 1:
+        return parts[0]
+
+    def mixed(*each: np.ndarray) -> np.ndarray:
+        slices = [value.reshape(recipe.utd, -1, *value.shape[1:]) for value in each]
+        rows: np.ndarray = np.concatenate(slices, axis=1).reshape(-1, *each[0].shape[1:])
+        return rows
+
     # Keys that all parts have.
     parts = [{key: part[key] for key in parts[0]} for part in parts]
-    mixed: dict[str, np.ndarray] = jax.tree.map(
-        lambda *each: np.concatenate(each, axis=1).reshape(-1, *each[0].shape[2:]), *parts
-    )
-    return mixed
+    batch: dict[str, np.ndarray] = jax.tree.map(mixed, *parts)
+    return batch
