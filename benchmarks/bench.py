@@ -17,12 +17,14 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from benchmarks import matmuls
 from robo_rl import agents
@@ -72,14 +74,24 @@ class Row:
 
 def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
     """Median seconds of a call, and the distance of its quartiles; the first call is left out."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    low, middle, high = statistics.quantiles(seconds, n=4)
-    return middle, high - low
+    return middle(in_turns([run], repeats)[0])
+
+
+def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
+    """Seconds (N, repeats) of N calls that take turns; the first turn is left out."""
+    seconds = np.zeros((len(runs), repeats + 1))
+    for turn in range(repeats + 1):
+        for number, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            seconds[number, turn] = time.perf_counter() - start
+    return seconds[:, 1:]
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    """The median, and the distance of the quartiles."""
+    low, median, high = statistics.quantiles(values.tolist(), n=4)
+    return median, high - low
 
 
 def transitions() -> dict[str, np.ndarray]:
@@ -152,27 +164,81 @@ class Nothing(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.full(OBSERVATION, 0.01 * self._t, np.float32), 0.0, False, self._t == 100, {}
 
 
-def online_rows(utd: int, repeats: int) -> list[Row]:
-    """Steps a second with SAC, and their time over that of acting and updating alone, less 1."""
-    recipe, steps = Recipe(warmup_steps=0, utd=utd), 200
+class NothingAtOnce(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """`Nothing` many times, at the cost of one."""
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+    single_observation_space = Nothing.observation_space
+    single_action_space = Nothing.action_space
+
+    def __init__(self, count: int):
+        self.num_envs = count
+        self._t = np.zeros(count)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start episodes of 100 steps."""
+        self._t[options["reset_mask"]] = 0.0
+        return self._obs(), {}
+
+    def step(self, actions: np.ndarray) -> Any:
+        """Pass."""
+        self._t += 1.0
+        never = np.zeros(self.num_envs, bool)
+        return self._obs(), np.zeros(self.num_envs), never, self._t == 100.0, {}
+
+    def _obs(self) -> np.ndarray:
+        return np.repeat(0.01 * self._t[:, None], OBSERVATION, axis=1).astype(np.float32)
+
+
+def online_rows(utd: int, envs: int, repeats: int) -> list[Row]:
+    """Steps a second with SAC, and their time over that of acting and updating alone, less 1.
+
+    Of a long run less a short one: neither starting counts nor the checkpoint at the end. What is
+    compared is timed in turns, and the medians are over ratios within a turn.
+    """
+    recipe, fewer, more, times = Recipe(warmup_steps=0, utd=utd), 80, 240, 80
     config = recipe.configure(agents.sac.Config())
     batch = {
         key: value[: utd * recipe.batch_size] for key, value in batch_of(transitions()).items()
     }
     state = jax.jit(agents.sac.init, static_argnums=0)(config, jax.random.key(0), batch)
-    loop = OnlineLoop(steps, log_every=steps, checkpoint_every=steps)
-    whole, spread = timed(
-        lambda: online.finetune(agents.sac, config, Nothing(), recipe, loop, state), repeats
+    update = jax.jit(agents.sac.update, static_argnums=0, donate_argnums=1)
+    keys = jax.random.split(jax.random.key(0), envs)
+    act = jax.jit(
+        jax.vmap(
+            lambda state, obs, key: agents.sac.act(config, state, obs, key, True), (None, 0, 0)
+        )
     )
-    update = jax.jit(agents.sac.update, static_argnums=0)
-    act = jax.jit(agents.sac.act, static_argnums=(0, 4))
-    key, obs = jax.random.key(0), np.zeros(OBSERVATION, np.float32)
-    learning, _ = timed(lambda: jax.block_until_ready(update(config, state, batch)), 20 * repeats)
-    acting, _ = timed(lambda: np.asarray(act(config, state, obs, key, True)), 20 * repeats)
-    alone = steps * (learning + acting)
+    obs = np.zeros((envs, OBSERVATION), np.float32)
+
+    def run(steps: int) -> None:
+        loop = OnlineLoop(steps, log_every=steps, checkpoint_every=steps)
+        env = Nothing() if envs == 1 else NothingAtOnce(envs)
+        online.finetune(agents.sac, config, env, recipe, loop, state)
+
+    def learn() -> None:
+        learned = jax.tree.map(jnp.copy, state)
+        for _ in range(times):
+            learned, metrics = update(config, learned, batch)
+            jax.block_until_ready(metrics)
+
+    def ask() -> None:
+        for _ in range(times):
+            np.asarray(act(state, obs, keys))
+
+    seconds = in_turns([lambda: run(fewer), learn, lambda: run(more), ask], repeats)
+    whole = (seconds[2] - seconds[0]) / (more - fewer)
+    alone = (seconds[1] + seconds[3] / envs) / times
+    many = "" if envs == 1 else f"_{envs}_envs"
+    rate = many or f"_utd{utd}"
+
+    def row(name: str, values: np.ndarray, unit: str) -> Row:
+        value, spread = middle(values)
+        return Row(name, value, unit, spread)
+
     return [
-        Row(f"online.steps_per_s_utd{utd}", steps / whole, "1/s", steps * spread / whole**2),
-        Row(f"online.overhead_utd{utd}", whole / alone - 1.0, "", spread / alone),
+        row(f"online.steps_per_s{rate}", 1.0 / whole, "1/s"),
+        row(f"online.overhead{many}_utd{utd}", whole / alone - 1.0, ""),
     ]
 
 
@@ -310,8 +376,8 @@ def main() -> None:
     print(f"{jax.default_backend()}, {len(os.sched_getaffinity(0))} cores")
     for name, (agent, config) in CASES.items():
         show(update_rows(name, agents.get(agent), config, options.repeats))
-    for utd in (1, 4):
-        show(online_rows(utd, options.repeats))
+    for utd, envs in ((1, 1), (4, 1), (1, 8)):
+        show(online_rows(utd, envs, options.repeats))
     show(act_rows())
     show(data_rows(options.rows, options.repeats))
     show(share_rows(options.repeats))

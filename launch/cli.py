@@ -209,6 +209,9 @@ class Finetune:
     """Environment steps."""
     gap: float = 0.0
     """Strength of the domain gap of the simulated arm; 0 is the clean one, 1 the quickstart's."""
+    envs: int = 1
+    """Environments that are collected from side by side, each in a process of its own if several.
+    Steps are counted over all of them."""
     seed: int = 0
     """Seed of the online run."""
     teacher: pathlib.Path | None = None

@@ -53,6 +53,15 @@ def time_limited(env: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TimeLimit(make.make_cube_env(**env), MAX_STEPS)
 
 
+@contextlib.contextmanager
+def compiled(env: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """`env` with its scene compiled here, for all processes that make it meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="robo_rl-scene-") as folder:
+        scene = scenes.compile_cube_scene(env.get("scene", "single"))
+        path = str(save_scene(scene, pathlib.Path(folder) / "scene.mjb"))
+        yield {**env, "scene_path": path}
+
+
 MAX_STEPS = 200
 _PART_COUNT = 20
 
@@ -69,14 +78,12 @@ def _pool(
     policy: pathlib.Path, env: Mapping[str, Any], workers: int
 ) -> Iterator[concurrent.futures.Executor]:
     """Workers that load the scene compiled here."""
-    with tempfile.TemporaryDirectory(prefix="robo_rl-evaluate-") as folder:
-        scene = scenes.compile_cube_scene(env.get("scene", "single"))
-        path = str(save_scene(scene, pathlib.Path(folder) / "scene.mjb"))
+    with compiled(env) as ready:
         executor = concurrent.futures.ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(policy, {**env, "scene_path": path}),
+            initargs=(policy, ready),
         )
         try:
             yield executor

@@ -17,7 +17,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.data.transitions import take
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
-from robo_rl.launch import evaluation, gaps, run_report, teaching
+from robo_rl.launch import collection, evaluation, gaps, run_report, teaching
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes, rollouts
 from robo_rl.learn.contract import (
@@ -168,8 +168,12 @@ def start_online(
     env: Mapping[str, Any],
     view: DataView,
     teacher: pathlib.Path | None = None,
+    envs: int = 1,
 ) -> RunDirectory:
-    """Make the run directory of an online run, with copies of its sources, and run it."""
+    """Make the run directory of an online run, with copies of its sources, and run it.
+
+    It collects from `envs` environments side by side.
+    """
     offline_run = RunDirectory.open(source)
     run = RunDirectory.create(
         out,
@@ -181,6 +185,7 @@ def start_online(
             "loop": configs.to_json(loop),
             "data": configs.to_json(view),
             "env": dict(env),
+            "envs": envs,
             **teaching.digest(teacher),
         },
     )
@@ -202,27 +207,27 @@ def run_online(run: RunDirectory, resume: bool = False, fallback: bool = False) 
     loop = configs.from_json(OnlineLoop, run.config["loop"])
     view = configs.from_json(DataView, run.config["data"])
     state = _first_state(run, agent, config, recipe, loop)
-    env = evaluation.time_limited(run.config["env"])
-    recipe_name = f"finetune {run.config['agent']}"
-    try:
-        with tqdm(total=loop.env_steps, desc=recipe_name, unit="step") as bar:
-            sessions.finetune(
-                run,
-                agent,
-                config,
-                env,
-                recipe,
-                loop,
-                state,
-                offline=view.load() if recipe.needs_offline_data else None,
-                teacher=teacher,
-                progress=_progress(bar),
-                data_ids=(view.dataset,),
-                resume=resume,
-                fallback=fallback,
-            )
-    finally:
-        env.close()
+    title = f"finetune {run.config['agent']}"
+    with (
+        # A run of an earlier version has no `envs`: it had one.
+        collection.environments(run.config["env"], run.config.get("envs", 1)) as env,
+        tqdm(total=loop.env_steps, desc=title, unit="step") as bar,
+    ):
+        sessions.finetune(
+            run,
+            agent,
+            config,
+            env,
+            recipe,
+            loop,
+            state,
+            offline=view.load() if recipe.needs_offline_data else None,
+            teacher=teacher,
+            progress=_progress(bar),
+            data_ids=(view.dataset,),
+            resume=resume,
+            fallback=fallback,
+        )
 
 
 def load(path: pathlib.Path, step: int | None = None) -> Trained:
@@ -332,9 +337,11 @@ def train(options: "cli.Train") -> int:
 
 def finetune(options: "cli.Finetune") -> int:
     """`robo-rl finetune`."""
+    if options.envs < 1:
+        raise ValueError(f"--envs must be >= 1, got {options.envs}")
     recipe = recipes.get(options.recipe)
     agent = agents.get(recipe.agent)
-    rollouts.check(agent, recipe, options.steps)
+    rollouts.check(agent, recipe, options.steps, options.envs)
     teaching.check(agent, options.teacher, recipe)
     if dict(recipe.options).get("base_in_observation"):
         raise ValueError(
@@ -350,7 +357,9 @@ def finetune(options: "cli.Finetune") -> int:
     out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
     loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
     view = dataclasses.replace(source.view, successful_only=False)
-    run = start_online(out, options.source, recipe, config, loop, env, view, options.teacher)
+    run = start_online(
+        out, options.source, recipe, config, loop, env, view, options.teacher, options.envs
+    )
     print(f"finetuned; next: robo-rl eval {run.path} --gap {options.gap:g}")
     return 0
 

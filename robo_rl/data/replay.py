@@ -1,6 +1,6 @@
 """A ring buffer of transitions in NumPy, for online learning and for mixing in offline data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class ReplayBuffer:
 
     n-step windows follow the stream: they end at `terminated` (mask 0), at `truncated` (the state
     after it is bootstrapped), at `cut`, and at the newest transition. Not for interleaved
-    environments: use one buffer each, or `add_episode`.
+    environments: use one buffer each (`robo_rl.data.streams`), or `add_episode`.
     """
 
     def __init__(self, capacity: int, example_transition: Mapping[str, Any]):
@@ -148,25 +148,7 @@ class ReplayBuffer:
         With `next_actions`, adds what was done at `next_observations`; the row's own where the
         stream stops.
         """
-        if not self._size:
-            raise ValueError("ReplayBuffer.sample: the buffer is empty; add transitions first")
-        for name, value in (("n_step", n_step), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"ReplayBuffer.sample: {name} must be >= 1, got {value}")
-        if chunk == 1:
-            return self._gather(
-                rng.integers(self._size, size=batch), n_step, discount, next_actions
-            )
-        if n_step > 1 or next_actions:
-            raise ValueError(
-                "ReplayBuffer.sample: a chunk is its own n-step window, without next_actions; "
-                "leave n_step at 1"
-            )
-        rows = self._chunk_starts(rng, batch, chunk)
-        out = self._gather(rows, chunk, discount)
-        actions = np.asarray(self._data["actions"])[self._windows(rows, chunk)]
-        out["actions"] = actions.reshape(batch, -1)
-        return out
+        return sample_from([self], rng, batch, n_step, discount, chunk, next_actions)
 
     def newest(self, rows: int, discount: float = 0.99, next_actions: bool = False) -> Transitions:
         """The newest `rows` transitions in the order of time, as `sample` gives them.
@@ -184,23 +166,26 @@ class ReplayBuffer:
         out["ends"] = self._stops(at).astype(np.float32)
         return out
 
-    def _chunk_starts(self, rng: np.random.Generator, batch: int, chunk: int) -> np.ndarray:
-        """Rows (B,) that chunk - 1 others follow, uniform among all such rows."""
-        rows = rng.integers(self._size, size=batch)
-        for _ in range(_REDRAWS):
-            cut = self._stops(self._windows(rows, chunk - 1)).any(axis=1)
-            if not cut.any():
-                return rows
-            rows[cut] = rng.integers(self._size, size=int(cut.sum()))
-        # Hardly any row starts a whole chunk: choose from those that do.
-        every = np.arange(self._size)
-        whole = every[~self._stops(self._windows(every, chunk - 1)).any(axis=1)]
-        if not len(whole):
-            raise ValueError(
-                f"ReplayBuffer.sample: no {chunk} transitions follow each other; "
-                "add longer episodes or use a shorter chunk"
-            )
-        return whole[rng.integers(len(whole), size=batch)]
+    def gather(
+        self,
+        rows: np.ndarray,
+        n_step: int = 1,
+        discount: float = 0.99,
+        chunk: int = 1,
+        next_actions: bool = False,
+    ) -> Transitions:
+        """The rows (B,), numbered by where they are held, as `sample` gives them."""
+        if chunk == 1:
+            return self._gather(rows, n_step, discount, next_actions)
+        out = self._gather(rows, chunk, discount)
+        actions = np.asarray(self._data["actions"])[self._windows(rows, chunk)]
+        out["actions"] = actions.reshape(len(rows), -1)
+        return out
+
+    def starts(self, rows: np.ndarray, chunk: int) -> np.ndarray:
+        """Which of the rows (B,) are followed by the chunk - 1 others of a whole chunk."""
+        starts: np.ndarray = ~np.any(self._stops(self._windows(rows, chunk - 1)), axis=1)
+        return starts
 
     def _windows(self, rows: np.ndarray, steps: int) -> np.ndarray:
         window: np.ndarray = (rows[:, None] + np.arange(steps)) % self.capacity
@@ -279,6 +264,83 @@ class ReplayBuffer:
         self._size, self._head, self._current_stream = size, head, current
 
 
+def sample_from(
+    buffers: Sequence[ReplayBuffer],
+    rng: np.random.Generator,
+    batch: int,
+    n_step: int = 1,
+    discount: float = 0.99,
+    chunk: int = 1,
+    next_actions: bool = False,
+) -> Transitions:
+    """`ReplayBuffer.sample` of several buffers as if they were one: uniform over all their rows."""
+    ends = np.cumsum([len(buffer) for buffer in buffers])
+    if not ends[-1]:
+        raise ValueError("ReplayBuffer.sample: the buffer is empty; add transitions first")
+    for name, value in (("n_step", n_step), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"ReplayBuffer.sample: {name} must be >= 1, got {value}")
+    if chunk > 1 and (n_step > 1 or next_actions):
+        raise ValueError(
+            "ReplayBuffer.sample: a chunk is its own n-step window, without next_actions; "
+            "leave n_step at 1"
+        )
+    rows = _draw(buffers, ends, rng, batch, chunk)
+    places = _places(ends, rows)
+    parts = [buffers[n].gather(at, n_step, discount, chunk, next_actions) for n, at, _ in places]
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([where for *_, where in places]))
+    return {key: take(value, order) for key, value in concatenate(parts).items()}
+
+
+def _draw(
+    buffers: Sequence[ReplayBuffer],
+    ends: np.ndarray,
+    rng: np.random.Generator,
+    batch: int,
+    chunk: int,
+) -> np.ndarray:
+    """Rows (B,), numbered through all buffers, uniform among those that start a whole chunk."""
+    size = int(ends[-1])
+    rows = rng.integers(size, size=batch)
+    if chunk == 1:
+        return rows
+
+    def cut(rows: np.ndarray) -> np.ndarray:
+        out = np.empty(len(rows), bool)
+        for n, at, where in _places(ends, rows):
+            out[where] = ~buffers[n].starts(at, chunk)
+        return out
+
+    for _ in range(_REDRAWS):
+        short = cut(rows)
+        if not short.any():
+            return rows
+        rows[short] = rng.integers(size, size=int(short.sum()))
+    # Hardly any row starts a whole chunk: choose from those that do.
+    every = np.arange(size)
+    whole = every[~cut(every)]
+    if not len(whole):
+        raise ValueError(
+            f"ReplayBuffer.sample: no {chunk} transitions follow each other; "
+            "add longer episodes or use a shorter chunk"
+        )
+    drawn: np.ndarray = whole[rng.integers(len(whole), size=batch)]
+    return drawn
+
+
+def _places(ends: np.ndarray, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Of every buffer that holds some of the rows (B,): its number, which of its own rows they
+    are, and where they stand among the B. `ends` (N,) adds up the buffers' sizes."""
+    if len(ends) == 1:
+        return [(0, rows, np.arange(len(rows)))]
+    owner = np.searchsorted(ends, rows, side="right")
+    starts = np.concatenate([[0], ends[:-1]])
+    held = [(n, np.flatnonzero(owner == n)) for n in np.unique(owner).tolist()]
+    return [(n, rows[where] - starts[n], where) for n, where in held]
+
+
 def symmetric_sample(
     rng: np.random.Generator,
     batch: int,
@@ -307,6 +369,17 @@ def take_row(transitions: Mapping[str, Arrays], row: int) -> dict[str, Any]:
         key: {k: v[row] for k, v in value.items()} if isinstance(value, Mapping) else value[row]
         for key, value in transitions.items()
     }
+
+
+def concatenate(parts: Sequence[Transitions]) -> Transitions:
+    """The rows of all parts behind each other; every part has the same keys."""
+    return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+
+
+def _joined(values: Sequence[Arrays]) -> Arrays:
+    if isinstance(values[0], Mapping):
+        return {k: np.concatenate([value[k] for value in values]) for k in values[0]}
+    return np.concatenate([np.asarray(value) for value in values])
 
 
 def _interleave(name: str, first: Arrays, second: Arrays) -> Arrays:

@@ -56,8 +56,10 @@ class Recipe:
     """Environment steps an update."""
     rollout: int = 0
     """Above 0 there is no replay: every so many steps one update gets exactly those, in the order
-    of time, and they are forgotten. `offline_fraction` is then the share of the offline rows that
-    stand behind them, and fields that speak of replay keep their defaults."""
+    of time, and they are forgotten. Environments side by side have equal shares; where the wait for
+    a checkpoint made them unequal, fewer rows than there are environments are left out once.
+    `offline_fraction` is then the share of the offline rows that stand behind them, and fields that
+    speak of replay keep their defaults."""
     n_step: int = 1
     chunk: int = 1
     """H, the length of the action chunks that the agent learns and the loop plays open loop."""

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
+from robo_rl.data.streams import Streams
 from robo_rl.learn.contract import ROLLOUT_KEYS, SUPPLIED, Agent, batch_of, needs
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.teachers import LABELS
 
 
-def check(agent: Agent, recipe: Recipe, env_steps: int) -> None:
-    """Raise ValueError where agent, recipe and budget do not go together."""
+def check(agent: Agent, recipe: Recipe, env_steps: int, envs: int = 1) -> None:
+    """Raise ValueError where agent, recipe, budget and number of environments do not fit."""
     name, needed = agent.__name__.rpartition(".")[2], needs(agent)
     if not recipe.rollout and "ends" in needed:
         raise ValueError(
@@ -21,6 +22,11 @@ def check(agent: Agent, recipe: Recipe, env_steps: int) -> None:
         raise ValueError(
             f"finetune: {name} learns from its own experience only; set Recipe.offline_fraction "
             f"to 0, got {recipe.offline_fraction}"
+        )
+    if recipe.rollout % envs:
+        raise ValueError(
+            f"finetune: Recipe.rollout must be a multiple of the {envs} environments, which have "
+            f"equal shares of it, got {recipe.rollout}"
         )
     if env_steps < recipe.rollout:
         raise ValueError(
@@ -40,12 +46,15 @@ def batch(
     recipe: Recipe,
     discount: float,
     offline: ReplayBuffer | None,
-    online: ReplayBuffer,
+    online: Streams,
     needed: tuple[str, ...],
 ) -> dict[str, np.ndarray]:
-    """The newest `recipe.rollout` rows in the order of time, then the drawn offline rows."""
+    """The newest `recipe.rollout` rows in the order of time, then the drawn offline rows.
+
+    Those of several environments stand behind one another.
+    """
     following = "next_actions" in needed
-    parts: list[dict[str, Any]] = [dict(online.newest(recipe.rollout, discount, following))]
+    parts: list[dict[str, Any]] = [dict(online.take_rollout(recipe.rollout, discount, following))]
     if offline is not None and recipe.offline_rows:
         drawn = offline.sample(rng, recipe.offline_rows, 1, discount, next_actions=following)
         parts.append({**drawn, "ends": np.ones(recipe.offline_rows, np.float32)})

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online as online_loop
 from robo_rl.learn.contract import Agent, State, Transitions
+from robo_rl.learn.environments import AnyEnv
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -94,7 +94,7 @@ def finetune(
     run: RunDirectory,
     agent: Agent,
     config: Any,
-    env: gymnasium.Env[Any, Any],
+    env: AnyEnv,
     recipe: Recipe,
     loop: OnlineLoop,
     state: State,

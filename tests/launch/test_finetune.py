@@ -1,14 +1,16 @@
 """`robo-rl finetune` with recipes that learn from rollouts, on a small environment."""
 
+import contextlib
 import dataclasses
 import json
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 from robo_rl import agents
-from robo_rl.launch import cli, evaluation, training
+from robo_rl.launch import cli, collection, evaluation, training
 from robo_rl.learn import recipes
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
@@ -43,7 +45,7 @@ class Arm(gymnasium.Wrapper):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """The run of an offline agent, by name."""
+    """The run of an offline agent, by name; and the vectors of arms that were made."""
     data = collect(Reach(), 10)
     monkeypatch.setattr(training.DataView, "load", lambda _: data)
     monkeypatch.setattr(evaluation, "time_limited", lambda _: Arm())
@@ -56,6 +58,15 @@ def source(tmp_path, monkeypatch):
         )
         monkeypatch.setitem(recipes.RECIPES, recipe, changed)
     monkeypatch.setattr(training, "OnlineLoop", SavedOften)
+    # Several arms stay in this process, which counts their steps.
+    vectors = []
+
+    def vector(makers, context, autoreset_mode):
+        vectors.append(SyncVectorEnv(makers, autoreset_mode=autoreset_mode))
+        return vectors[-1]
+
+    monkeypatch.setattr(collection, "AsyncVectorEnv", vector)
+    monkeypatch.setattr(evaluation, "compiled", contextlib.nullcontext)
 
     def make(name):
         nets = {"flow": SMALL} if name == "flowbc" else {"actor": SMALL}
@@ -64,15 +75,19 @@ def source(tmp_path, monkeypatch):
             tmp_path / name, name, config, training.DataView("x"), LOOP
         ).path
 
-    return make
+    yield make, vectors
+    assert all(vector.closed for vector in vectors)
 
 
-@pytest.mark.parametrize(("name", "recipe"), [("bc", "ppo"), ("iql", "unio4_online")])
+@pytest.mark.parametrize(
+    ("name", "recipe", "envs"), [("bc", "ppo", 1), ("iql", "unio4_online", 1), ("bc", "ppo", 2)]
+)
 def test_a_rollout_recipe_runs_from_an_offline_run_and_resumes_exactly(
-    name, recipe, source, tmp_path, monkeypatch
+    name, recipe, envs, source, tmp_path, monkeypatch
 ):
-    offline = source(name)
-    options = cli.Finetune(offline, recipe=recipe, steps=48, out=tmp_path / "whole")
+    make, vectors = source
+    offline = make(name)
+    options = cli.Finetune(offline, recipe=recipe, steps=48, envs=envs, out=tmp_path / "whole")
     assert training.finetune(options) == 0
     monkeypatch.setattr(Arm, "breaks_at", Arm.steps + 30)
     with pytest.raises(KeyboardInterrupt):
@@ -84,13 +99,15 @@ def test_a_rollout_recipe_runs_from_an_offline_run_and_resumes_exactly(
     lines = [(tmp_path / path / "metrics.jsonl").read_text() for path in ("whole", "cut")]
     assert lines[0] == lines[1]
     assert json.loads(lines[0].splitlines()[-1])["updates"] == 3.0
+    assert training.RunDirectory.open(tmp_path / "cut").config["envs"] == envs
+    assert [vector.num_envs for vector in vectors] == ([] if envs == 1 else [envs] * 3)
     folder, difference = training.export_run(tmp_path / "whole")
     assert (folder / "policy.json").exists()
     assert difference < 1e-5
 
 
 def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
-    offline = source("flowbc")
+    offline = source[0]("flowbc")
     few = cli.Finetune(offline, recipe="ppo", steps=15, out=tmp_path / "few")
     with pytest.raises(ValueError, match=r"env_steps = 15 .* Recipe.rollout = 16"):
         training.finetune(few)
@@ -99,4 +116,9 @@ def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
         training.finetune(flow)
     with pytest.raises(ValueError, match=r"ppo learns from rollouts .* finetune"):
         training.train(cli.Train("x", agent="ppo", out=tmp_path / "train"))
+    shares = cli.Finetune(offline, recipe="ppo", steps=48, envs=3, out=tmp_path / "shares")
+    with pytest.raises(ValueError, match=r"multiple of the 3 environments"):
+        training.finetune(shares)
+    with pytest.raises(ValueError, match=r"--envs must be >= 1, got 0"):
+        training.finetune(dataclasses.replace(shares, envs=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flowbc"]

@@ -9,8 +9,8 @@ import pytest
 
 from robo_rl.agents import bc, calql, iql, qc, rebrac, residual, sac
 from robo_rl.data.replay import ReplayBuffer
+from robo_rl.learn import experience, online
 from robo_rl.learn import offline as offline_loop
-from robo_rl.learn import online
 from robo_rl.learn.contract import batch_of, supply
 from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
@@ -199,7 +199,7 @@ def test_every_slice_of_a_symmetric_batch_is_half_offline(data):
     kept = ReplayBuffer.from_transitions(marked)
     fresh = ReplayBuffer.from_transitions(offline_rows)
     recipe = Recipe(offline_fraction=0.5, batch_size=6, utd=4)
-    batch = online.mixed_batch(np.random.default_rng(0), recipe, 0.99, kept, fresh)
+    batch = experience.mixed_batch(np.random.default_rng(0), recipe, 0.99, kept, fresh)
     slices = (batch["rewards"] == 7.0).reshape(4, 6)
     np.testing.assert_array_equal(slices.sum(axis=1), 3)
     assert set(batch) == {
@@ -216,7 +216,7 @@ def test_n_step_rows_carry_their_sum_and_their_discount():
     """`Endless` pays 1 a step and is truncated after 4: three steps pay 1 + g + g^2."""
     recipe = dataclasses.replace(RECIPE, n_step=3, batch_size=40)
     buffer = ReplayBuffer.from_transitions(collect(Endless(), 5))
-    batch = online.mixed_batch(np.random.default_rng(0), recipe, 0.5, None, buffer)
+    batch = experience.mixed_batch(np.random.default_rng(0), recipe, 0.5, None, buffer)
     expected = {0.125: 1.75, 0.25: 1.5, 0.5: 1.0}
     assert set(batch["discounts"].tolist()) == set(expected)
     np.testing.assert_allclose(batch["rewards"], [expected[d] for d in batch["discounts"].tolist()])

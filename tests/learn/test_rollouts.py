@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import ppo, rebrac
+from robo_rl.data.replay import ReplayBuffer, take_row
+from robo_rl.data.streams import Streams
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online, rollouts
 from robo_rl.learn.contract import batch_of, check_offline, supply
@@ -178,12 +180,15 @@ def test_agents_of_single_transitions_learn_from_rollouts_too(data):
     """The loop knows no method: next actions come with the rows, whoever asks for them."""
     recipe = dataclasses.replace(RECIPE, agent="rebrac")
     rollouts.check(rebrac, recipe, 16)
-    buffer = online.ReplayBuffer.from_transitions(data)
+    rows = {name: value for name, value in data.items() if name not in ("masks", "episode_id")}
+    replay = Streams([ReplayBuffer(100, take_row(rows, 0))])
+    for row in range(len(data["rewards"])):
+        replay.add(0, take_row(rows, row))
     rng = np.random.default_rng(0)
-    rows = rollouts.batch(rng, recipe, 0.9, None, buffer, ("next_actions",))
+    got = rollouts.batch(rng, recipe, 0.9, None, replay, ("next_actions",))
     newest = {name: value[-16:] for name, value in data.items()}
     expected = supply(rebrac, rebrac.Config(), newest)["next_actions"]
-    np.testing.assert_allclose(rows["next_actions"], expected, rtol=1e-6)
+    np.testing.assert_allclose(got["next_actions"], expected, rtol=1e-6)
 
 
 def test_the_offline_loop_refuses_an_agent_of_rollouts(data):
