@@ -1,7 +1,9 @@
 """AWAC (Nair et al., 2020, arXiv:2006.09359): an actor that only ever imitates weighted data.
 
 The weights are exp(A / lambda), bounded as in CORL, with one action of the policy standing for the
-value of the state. The same update runs offline and online.
+value of the state. The policy is a normal around tanh(mean), cut at the bounds when it is sampled:
+under a squashed normal, imitating data at a bound would pull the mean to infinity. The same update
+runs offline and online.
 """
 
 import dataclasses
@@ -14,11 +16,8 @@ from robo_rl.nn import critics, distributions, optimise
 from robo_rl.nn.apply import Batch, Metrics, Params
 from robo_rl.nn.networks import NetConfig
 
-_EDGE = 1.0 - 1e-5  # tanh reaches 1 nowhere
-
 State = sac.State  # the temperature stays as it is
 init = sac.init
-act = sac.act
 policy = sac.policy
 learned = sac.learned
 q_values = sac.q_values
@@ -45,18 +44,27 @@ class Config(sac.Config):
         checks.positive(f"{name}.weight_clip", self.weight_clip)
 
 
-def log_prob(config: Config, params: Params, obs: jax.Array, actions: jax.Array) -> jax.Array:
-    """Log-density (B,) of given actions (B, A) under the squashed normal."""
+def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean, within the box, and log std (B, A) of the normal."""
     mean, log_std = sac.distribution(config, params, obs)
-    pre_tanh = jnp.arctanh(jnp.clip(actions, -_EDGE, _EDGE))
-    return distributions.tanh_normal_log_prob(pre_tanh, mean, log_std)
+    return jnp.tanh(mean), log_std
+
+
+def sample(config: Config, params: Params, obs: jax.Array, key: jax.Array) -> jax.Array:
+    """An action (B, A), cut at the bounds."""
+    mean, log_std = distribution(config, params, obs)
+    return jnp.clip(mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape), -1.0, 1.0)
+
+
+def log_prob(config: Config, params: Params, obs: jax.Array, actions: jax.Array) -> jax.Array:
+    """Log-density (B,) of given actions (B, A)."""
+    return distributions.normal_log_prob(actions, *distribution(config, params, obs))
 
 
 def _actor_step(
     config: Config, state: State, obs: jax.Array, actions: jax.Array, key: jax.Array
 ) -> tuple[State, Metrics]:
-    mean, log_std = sac.distribution(config, state.params["actor"], obs)
-    own, _ = distributions.tanh_normal_sample(key, mean, log_std)
+    own = sample(config, state.params["actor"], obs, key)
     q, value = (
         critics.q(config.critic, state.params["critic"], "min", obs, some)
         for some in (actions, own)
@@ -84,8 +92,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         state.normaliser(batch["observations"]),
         state.normaliser(batch["next_observations"]),
     )
-    mean, log_std = sac.distribution(config, state.params["actor"], next_obs)
-    next_actions, _ = distributions.tanh_normal_sample(next_key, mean, log_std)
+    next_actions = sample(config, state.params["actor"], next_obs, next_key)
     next_q = critics.min_q(
         config.critic, state.target_critic, subset_key, config.subset, next_obs, next_actions
     )
@@ -108,3 +115,17 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     )
     state, actor_metrics = _actor_step(config, state, obs, actions, actor_key)
     return dataclasses.replace(state, key=key, step=state.step + 1), {**metrics, **actor_metrics}
+
+
+def act(
+    config: Config,
+    state: State,
+    observations: jax.Array,
+    key: jax.Array,
+    explore: bool = False,
+) -> jax.Array:
+    """The mean, or with `explore` a sample."""
+    obs = state.normaliser(observations)
+    if explore:
+        return sample(config, state.params["actor"], obs, key)
+    return distribution(config, state.params["actor"], obs)[0]

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
-from robo_rl.agents import awac
+from robo_rl.agents import awac, sac
 from robo_rl.learn.contract import batch_of
 from robo_rl.nn.apply import apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
@@ -20,12 +21,14 @@ quick = pytest.mark.usefixtures("quick_compile")
 
 
 @quick
-def test_the_density_of_an_action_at_the_bound_is_finite(batch):
+def test_the_density_is_that_of_a_normal_around_tanh_of_the_mean(batch):
+    """At a bound too, where data of arms often are: a squashed normal has none there."""
     state = INIT(CONFIG, jax.random.key(0), batch)
-    edge = jnp.ones_like(jnp.asarray(batch["actions"]))
-    assert np.isfinite(
-        awac.log_prob(CONFIG, state.params["actor"], batch["observations"], edge)
-    ).all()
+    actor, obs = state.params["actor"], batch["observations"]
+    pre_tanh, log_std = sac.distribution(CONFIG, actor, obs)
+    for actions in (batch["actions"], np.ones_like(batch["actions"])):
+        expected = scipy.stats.norm.logpdf(actions, np.tanh(pre_tanh), np.exp(log_std)).sum(axis=1)
+        np.testing.assert_allclose(awac.log_prob(CONFIG, actor, obs, actions), expected, rtol=1e-4)
 
 
 @quick
