@@ -41,8 +41,9 @@ class Config(td3bc.Td3):
     critic_bc_weight: float = 0.01
     """Of the squared distance to the batch's next actions, taken off the critics' target."""
     decay_steps: int = 0
-    """Updates over which `actor_bc_weight` falls linearly to `decay_to` of it; 0 keeps it. They
-    count from the first update with this setting, so a continued run starts at the full weight."""
+    """Updates over which `actor_bc_weight` would fall linearly to nothing; it stays at `decay_to`
+    of it (CORL). 0 keeps it. They count from the first update with this setting, so a continued
+    run starts at the full weight."""
     decay_to: float = 0.5
     shift: Shift = OGBENCH
     """Of the images, where observations have any."""
@@ -73,8 +74,7 @@ def bc_weight(config: Config, decayed: jax.Array) -> jax.Array | float:
     """The actor's weight after `decayed` updates of its decay."""
     if config.decay_steps == 0:
         return config.actor_bc_weight
-    progress = jnp.minimum(decayed / config.decay_steps, 1.0)
-    return config.actor_bc_weight * (1.0 - (1.0 - config.decay_to) * progress)
+    return config.actor_bc_weight * jnp.maximum(1.0 - decayed / config.decay_steps, config.decay_to)
 
 
 def actor_loss(

@@ -224,27 +224,36 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     ),
     # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
-    "iql": Recipe(agent="iql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
+    "iql": Recipe(
+        agent="iql",
+        start="continued",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
+        options=(("decay_steps", 0),),  # an offline decay has ended at 0
+    ),
     # Wang et al. 2023: as IQL, with the coefficients that the balance model has learned to choose.
     "famo2o": Recipe(
         agent="famo2o",
         start="continued",
         seed_buffer_with_offline=True,
         warmup_steps=0,
-        options=(("coefficients", "balance"),),
+        options=(("coefficients", "balance"), ("decay_steps", 0)),
     ),
     # Nair et al. 2020: the offline update goes on, on a buffer that starts as the dataset.
     "awac": Recipe(agent="awac", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
     # Nakamoto et al. 2023: the same update on symmetric batches.
     "calql": Recipe(agent="calql", start="continued", offline_fraction=0.5, warmup_steps=0),
     "cql": Recipe(agent="cql", start="continued", offline_fraction=0.5, warmup_steps=0),
-    # Tarasov et al. 2023: on symmetric batches, without the critics' penalty, the actor's falling.
+    # Tarasov et al. 2023: on symmetric batches, without the critics' penalty, the actor's falling
+    # over a million env steps; an actor step to two of the critics, as offline.
     "rebrac": Recipe(
         agent="rebrac",
         start="continued",
         offline_fraction=0.5,
         warmup_steps=0,
-        options=(("critic_bc_weight", 0.0), ("decay_steps", 1_000_000)),
+        utd=2,
+        update_every=2,
+        options=(("critic_bc_weight", 0.0), ("decay_steps", 500_000)),
     ),
     # Park et al. 2025: the offline update goes on, on a buffer that starts as the dataset.
     "fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
