@@ -141,7 +141,8 @@ def single_task(dataset: str, scene: str, task: int) -> Transitions:
     """The rows under the rewards of one task, as OGBench relabels them."""
     goal = cube.task_infos(scene)[task - 1]["goal_xyzs"]
     episodes = open_dataset(dataset).episodes(infos=("qpos",))
-    rows = flatten_episodes(list(relabel.relabel_cube(episodes, goal)))
+    whole = relabel.relabel_cube(episodes, goal, after_success="keep")
+    rows = flatten_episodes(list(whole))
     return {name: np.asarray(value) for name, value in rows.items()}
 
 
@@ -180,7 +181,8 @@ class Case:
         agent = agents.get(agent_name)
         dataset = play_data(self.scene, self.budget, self.workers)
         rows = single_task(dataset, self.scene, int(self.task.split("-")[2]))
-        tenth = max(1, self.budget.steps // 10)
+        # Budgets count steps of the critics, of which an update of TD3's kind takes two.
+        tenth = max(1, self.budget.steps // (10 * getattr(config, "utd", 1)))
         loop = OfflineLoop(
             steps=10 * tenth,
             log_every=math.gcd(tenth, 1_000),

@@ -94,6 +94,9 @@ class Import:
     """OGBench's name of the environment, such as cube-single-v0 or scene-v0."""
     task: int | None = None
     """Relabel rewards for this single task (1 to 5)."""
+    after_success: Literal["split", "keep", "drop"] = "split"
+    """With a task, what becomes of the steps after a success: "split" starts a new episode there,
+    "keep" leaves the recording whole (for --chunk above 1), "drop" leaves them out."""
 
     def run(self) -> int:
         """Import."""

@@ -108,7 +108,11 @@ def learning_setting(dataset: str) -> tuple[dict[str, Any], float]:
 def import_npz(options: "cli.Import") -> int:
     """Import a released file of OGBench and check it."""
     folder = import_ogbench.import_npz(
-        options.file, options.dataset, env_id=options.env_name, task=options.task
+        options.file,
+        options.dataset,
+        env_id=options.env_name,
+        task=options.task,
+        after_success=options.after_success,
     )
     print(f"wrote {options.dataset} to {folder}")
     return check(options.dataset, as_json=False)

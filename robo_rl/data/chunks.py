@@ -6,7 +6,7 @@ A chunk is a view of the data: to a learner it is one step, with one action in a
 import numpy as np
 
 from robo_rl.data.returns import window_returns
-from robo_rl.data.transitions import Transitions, episode_ends, take
+from robo_rl.data.transitions import Transitions, episode_ends, recording_ends, take
 
 
 def chunk(transitions: Transitions, length: int, discount: float) -> Transitions:
@@ -24,13 +24,15 @@ def chunk(transitions: Transitions, length: int, discount: float) -> Transitions
         of the window's last step, all else that of its first. `next_actions` are left out.
 
     A window that would run on past an episode's end is dropped; the one that ends exactly there is
-    kept, and has the terminal mask.
+    kept, and has the terminal mask. Where the recording went on after the task terminated
+    (`relabel.AfterSuccess` "keep"), so does the window: its rewards and what follows are those of
+    the step that terminated, with mask 0.
     """
     if length < 1:
         raise ValueError(f"chunk: length must be >= 1, got {length}")
     ends = episode_ends(transitions)
-    # Row i + H - 1 exists, and no episode ends before it.
-    passed = np.concatenate([[0], np.cumsum(ends)])
+    # Row i + H - 1 exists, and no recording ends before it.
+    passed = np.concatenate([[0], np.cumsum(recording_ends(transitions))])
     starts = np.arange(max(len(ends) - length + 1, 0))
     starts = starts[passed[starts + length - 1] == passed[starts]]
     if not len(starts):
@@ -38,14 +40,15 @@ def chunk(transitions: Transitions, length: int, discount: float) -> Transitions
             f"chunk: no episode has {length} steps; use a shorter chunk or longer episodes"
         )
     window = starts[:, None] + np.arange(length)
-    last = window[:, -1]
+    rewards = np.asarray(transitions["rewards"])[window]
+    sums, column, discounts = window_returns(rewards, ends[window], discount)
+    last = starts + column
     out = {
         name: take(value, last if _follows(name) else starts)
         for name, value in transitions.items()
         if name != "next_actions"
     }
-    rewards = np.asarray(transitions["rewards"])[window]
-    out["rewards"], _, out["discounts"] = window_returns(rewards, ends[window], discount)
+    out["rewards"], out["discounts"] = sums, discounts
     out["actions"] = np.asarray(transitions["actions"])[window].reshape(len(starts), -1)
     return out
 

@@ -19,10 +19,11 @@ GOAL_INFO = "goal"  # the info with the goals of the K cubes in a row of 3 K num
 _CENTER_M = np.array([0.425, 0.0, 0.0])
 _PER_M = 10.0
 
-AfterSuccess = Literal["split", "drop"]
-"""What becomes of the steps after a termination: "split" starts a new episode there, so that no
-transition is lost and all equal those of OGBench's `relabel_dataset`; "drop" ends the recording
-where the environment would have ended it."""
+AfterSuccess = Literal["split", "keep", "drop"]
+"""What becomes of the steps after a termination. With "split" and "keep" all transitions equal
+those of OGBench's `relabel_dataset`: "split" starts a new episode there, as other tools expect of a
+stored dataset; "keep" leaves the recording whole, so that chunks of actions run on across a
+success, as in OGBench. "drop" ends the recording where the environment would have ended it."""
 
 
 def cube_successes(qpos: np.ndarray, goal_xyz: np.ndarray) -> np.ndarray:
@@ -115,7 +116,7 @@ def relabelled(
     terminated: np.ndarray,
     after_success: AfterSuccess = "split",
 ) -> Iterator[Episode]:
-    """`episode` under new rewards (T,) and terminations (T,), one piece per termination.
+    """`episode` under new rewards (T,) and terminations (T,), in pieces as `after_success` says.
 
     The end of the recording is truncated unless its last step terminated; other truncations of
     the old episode stay.
@@ -129,6 +130,9 @@ def relabelled(
         terminations=terminated,
         truncations=truncated & ~terminated,
     )
+    if after_success == "keep":
+        yield whole
+        return
     stops = (np.flatnonzero(terminated) + 1).tolist()
     if after_success == "drop":
         yield whole.span(0, stops[0] if stops else len(episode))

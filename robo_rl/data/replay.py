@@ -184,7 +184,7 @@ class ReplayBuffer:
 
     def starts(self, rows: np.ndarray, chunk: int) -> np.ndarray:
         """Which of the rows (B,) are followed by the chunk - 1 others of a whole chunk."""
-        starts: np.ndarray = ~np.any(self._stops(self._windows(rows, chunk - 1)), axis=1)
+        starts: np.ndarray = ~np.any(self._breaks(self._windows(rows, chunk - 1)), axis=1)
         return starts
 
     def _windows(self, rows: np.ndarray, steps: int) -> np.ndarray:
@@ -215,14 +215,16 @@ class ReplayBuffer:
         return out
 
     def _stops(self, window: np.ndarray) -> np.ndarray:
-        """Where (B, n) the transition in the next row does not follow this one."""
-        stops: np.ndarray = np.asarray(self._data["terminated"])[window]
-        stops = stops | np.asarray(self._data["truncated"])[window]
+        """Where (B, n) no value reaches across to the transition in the next row."""
+        return self._breaks(window) | np.asarray(self._data["terminated"])[window]
+
+    def _breaks(self, window: np.ndarray) -> np.ndarray:
+        """Where (B, n) the transition in the next row does not follow this one in time."""
         following = (window + 1) % self.capacity
-        stops |= self._stream[following] != self._stream[window]
+        breaks: np.ndarray = self._stream[following] != self._stream[window]
+        breaks = breaks | np.asarray(self._data["truncated"])[window]
         # The row after the newest holds the oldest, or nothing yet.
-        stops |= following == self._head
-        return stops
+        return breaks | (following == self._head)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything, as a flat dict of arrays: filled rows, stream numbers, position."""

@@ -118,15 +118,19 @@ def _taken(array: Any, rows: np.ndarray) -> Any:
     return array.select(rows) if isinstance(array, FrameStack) else np.asarray(array[rows])
 
 
-def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
-    """(N,) bool, true at the last row of each episode, and wherever the task terminated."""
+def recording_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
+    """(N,) bool, true at the rows that the next row does not follow in time."""
     episode_id = np.asarray(transitions["episode_id"])
     ends = np.empty(len(episode_id), bool)
     ends[:-1] = episode_id[1:] != episode_id[:-1]
     ends[-1:] = True
-    ends |= np.asarray(transitions["terminated"], bool)
     ends |= np.asarray(transitions["truncated"], bool)
     return ends
+
+
+def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
+    """(N,) bool, `recording_ends`, and wherever the task terminated: no value reaches across."""
+    return recording_ends(transitions) | np.asarray(transitions["terminated"], bool)
 
 
 def following_actions(transitions: Mapping[str, Arrays]) -> np.ndarray:

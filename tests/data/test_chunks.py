@@ -36,6 +36,23 @@ def test_windows_past_an_end_are_dropped_and_those_that_end_there_are_kept():
     np.testing.assert_array_equal(rows["masks"], [1.0, 1.0, 0.0])  # a time-out keeps its bootstrap
 
 
+def test_a_window_runs_on_where_the_recording_goes_on_after_a_success():
+    """Row 2 of six terminated. Its rewards end there, its actions do not, and nothing follows."""
+    flat = _flat([6])
+    flat["terminated"][2], flat["masks"][2] = True, 0.0
+    rows = chunk(flat, 3, 0.5)
+    np.testing.assert_array_equal(rows["actions"], np.arange(4)[:, None] + np.arange(3))
+    np.testing.assert_allclose(rows["rewards"], [1.0, 2.0, 2.0, 3.0 + 4 / 2 + 5 / 4])
+    np.testing.assert_array_equal(rows["masks"], [0.0, 0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(rows["next_observations"][:, 0], [3, 3, 3, 6])
+    buffer = ReplayBuffer.from_transitions({k: v for k, v in flat.items() if k != "masks"})
+    drawn = buffer.sample(np.random.default_rng(0), 50, discount=0.5, chunk=3)
+    assert set(drawn["observations"][:, 0]) == {0, 1, 2, 3}
+    for row, start in enumerate(drawn["observations"][:, 0].astype(int)):
+        for name in ("actions", "rewards", "next_observations", "masks"):
+            np.testing.assert_allclose(drawn[name][row], rows[name][start], err_msg=name)
+
+
 def test_chunks_of_one_step_are_the_transitions():
     flat = _flat([3, 2], terminated=[1])
     rows = chunk(flat, 1, 0.9)

@@ -80,6 +80,15 @@ def test_split_ends_every_piece_and_loses_nothing():
     assert sum(len(piece) for piece in pieces) == len(episode)
 
 
+def test_keep_leaves_the_recording_whole_with_the_same_transitions():
+    episode = cube_episode([0.3, 0.01, 0.01, 0.3, 0.3], truncated_at=[3])
+    (whole,) = relabel_cube([episode], GOAL, after_success="keep")
+    assert flags([whole]) == [([False, True, True, False], [False, False, False, True])]
+    kept, split = (flatten_episodes(e) for e in ([whole], list(relabel_cube([episode], GOAL))))
+    for name in kept.keys() - {"episode_id"}:
+        np.testing.assert_array_equal(kept[name], split[name], err_msg=name)
+
+
 def test_drop_ends_the_recording_at_the_first_success():
     episode = cube_episode([0.3, 0.01, 0.01, 0.3, 0.3], truncated_at=[3])
     pieces = list(relabel_cube([episode], GOAL, after_success="drop"))
