@@ -1,15 +1,18 @@
 """A copy of a dataset's arrays in one piece beside the HDF5 file, so that it opens at once later.
 
 HDF5 keeps five objects an episode, and opening them is what reading many episodes costs. The copy
-carries the size and time of the file that it was made from: where they differ, or the copy cannot
-be read, it counts for nothing and is made again. Deleting it loses nothing.
+carries the size and time of the file that it was made from, and the number of its episodes: where
+they differ, or the copy is damaged, it counts for nothing and is made again. Deleting it loses
+nothing.
 """
 
 import contextlib
 import os
 import pathlib
+import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,24 +24,26 @@ WORTH_IT = 500
 LARGEST = 4 << 30
 """Bytes up to which a copy is kept."""
 
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _STEPS = ("actions", "rewards", "terminations", "truncations")
 _SOURCE, _LENGTHS, _OBSERVATIONS = "source", "lengths", "observations"
 
 
-def stamp_of(file: pathlib.Path) -> np.ndarray:
-    """(2,) what tells one state of a file from another. Raises OSError where there is no file."""
+def stamp_of(file: pathlib.Path, episodes: int) -> np.ndarray:
+    """(3,) what tells one state of a file, of which so many episodes count, from another."""
     about = file.stat()
-    return np.array([about.st_size, about.st_mtime_ns], np.int64)
+    return np.array([about.st_size, about.st_mtime_ns, episodes], np.int64)
 
 
 def load(file: pathlib.Path, stamp: np.ndarray) -> list[Episode] | None:
     """The episodes of an HDF5 file in that state, without their infos; None without a copy."""
     try:
         with _beside(file).open("rb") as raw, np.load(raw, allow_pickle=False) as stored:
-            if not np.array_equal(stored[_SOURCE], stamp):
+            # First whether all is as it was written: what describes an array may be damaged too.
+            if stored.zip.testzip() or not np.array_equal(stored[_SOURCE], stamp):
                 return None
             return _cut({name: stored[name] for name in stored.files})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGED:
         return None
 
 
@@ -55,6 +60,7 @@ def keep(file: pathlib.Path, stamp: np.ndarray, episodes: Sequence[Episode]) -> 
     with contextlib.suppress(OSError):
         descriptor, aside = tempfile.mkstemp(".part", ".flat-", file.parent)
         try:
+            os.fchmod(descriptor, stat.S_IMODE(file.stat().st_mode))  # whoever reads the data
             with os.fdopen(descriptor, "wb") as out:
                 np.savez(out, **{_SOURCE: stamp}, **arrays)
             os.replace(aside, _beside(file))

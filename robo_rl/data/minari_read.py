@@ -165,7 +165,7 @@ def _bare(dataset: Dataset) -> list[Episode]:
     file = dataset.folder / MAIN_FILE
     if not file.is_file():
         return list(_read(dataset, (), attributes=False))
-    stamp = flat_copy.stamp_of(file)
+    stamp = flat_copy.stamp_of(file, dataset.total_episodes)
     episodes = flat_copy.load(file, stamp)
     if episodes is None:
         episodes = list(_read(dataset, (), attributes=False))

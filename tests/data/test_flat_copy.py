@@ -1,6 +1,7 @@
 """The copy of a dataset in one piece: the same rows, and never those of another file."""
 
 import dataclasses
+import json
 import os
 
 import gymnasium
@@ -11,6 +12,7 @@ import pytest
 from robo_rl.data import flat_copy
 from robo_rl.data.errors import DatasetCorruptError
 from robo_rl.data.minari_io import open_dataset
+from robo_rl.data.transitions import flatten_episodes
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +72,36 @@ def test_a_damaged_copy_counts_for_nothing_and_is_made_again(dataset, kept):
     copy.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
     assert_same(dataset.transitions(), expected)
     assert len(copy.read_bytes()) == len(whole)
+
+
+def test_every_flipped_bit_is_noticed(dataset):
+    """In the first kilobyte, which names and describes the arrays, and in some of the rest."""
+    expected = dataset.transitions()
+    copy = dataset.folder / ".main_data.flat.npz"
+    whole = bytearray(copy.read_bytes())
+    stamp = flat_copy.stamp_of(dataset.folder / "main_data.hdf5", dataset.total_episodes)
+    for place in [*range(1024), *range(1024, len(whole), 97)]:
+        whole[place] ^= 1 << place % 8
+        copy.write_bytes(whole)
+        whole[place] ^= 1 << place % 8
+        read = flat_copy.load(dataset.folder / "main_data.hdf5", stamp)
+        if read is not None:  # what the archive says of time and system counts for nothing
+            assert_same(flatten_episodes(read), expected)
+
+
+def test_a_copy_of_fewer_episodes_than_now_count_is_made_again(dataset):
+    about = dataset.folder / "metadata.json"
+    text = about.read_text()
+    about.write_text(json.dumps({**json.loads(text), "total_episodes": 2}))
+    few = open_dataset(dataset.id).transitions()
+    about.write_text(text)
+    assert len(dataset.transitions()["rewards"]) > len(few["rewards"])
+
+
+def test_whoever_may_read_the_data_may_read_the_copy(dataset):
+    (dataset.folder / "main_data.hdf5").chmod(0o644)
+    dataset.transitions()
+    assert (dataset.folder / ".main_data.flat.npz").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_full_disk_costs_the_copy_only(dataset, monkeypatch):
