@@ -34,6 +34,7 @@ from robo_rl.nn.normaliser import Normaliser, identity_for
 from robo_rl.nn.observations import first
 from robo_rl.nn.shift import DRQ, Shift, shifted
 
+ACTOR_ROWS = ("last", "all")
 ACTOR_QS = ("mean", "min")
 STDS = ("state", "shared")
 RESETS = ("actor", "critic", "optimiser")
@@ -54,6 +55,8 @@ class Config:
     """Critic steps an update, on consecutive slices of its batch; then one actor step."""
     actor_q: str = "mean"
     """What the actor climbs: "mean" (RLPD) or "min" (WSRL) over the ensemble."""
+    actor_rows: str = "last"
+    """Rows of the actor's step: the "last" slice of the batch (RLPD), or "all" of it (WSRL)."""
     backup_entropy: bool = False
     """Whether the target has the entropy bonus of the next action."""
     std: str = "state"
@@ -82,6 +85,7 @@ class Config:
         checks.subset(f"{name}.subset", self.subset, self.critics)
         checks.positive(f"{name}.utd", self.utd)
         checks.one_of(f"{name}.actor_q", self.actor_q, ACTOR_QS)
+        checks.one_of(f"{name}.actor_rows", self.actor_rows, ACTOR_ROWS)
         checks.one_of(f"{name}.std", self.std, STDS)
         if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
             raise ValueError(
@@ -244,7 +248,7 @@ def _actor_step(config: Config, state: S, batch: Batch, key: jax.Array) -> tuple
 
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
-    """`utd` critic steps on consecutive slices, then one actor and temperature step on the last.
+    """`utd` critic steps on consecutive slices, then one step of actor and temperature.
 
     The batch has utd * B rows. Critic metrics are means over the slices.
     """
@@ -263,7 +267,8 @@ def stepped(
     parts = slices.cut(batch, config.utd, f"{checks.owner(config)[:-7]}.update")
     state, metrics = slices.scan(critic_step, state, parts, critic_key)
     if config.train_actor:
-        state, actor_metrics = _actor_step(config, state, slices.last(parts), actor_key)
+        rows = slices.last(parts) if config.actor_rows == "last" else batch
+        state, actor_metrics = _actor_step(config, state, rows, actor_key)
         metrics = {**metrics, **actor_metrics}
     return dataclasses.replace(state, key=key, step=state.step + 1), metrics
 
@@ -299,12 +304,16 @@ def q_values(
 
 
 def learned(config: Config, state: State) -> policies.Learned:
-    """What can start another agent. A spread that depends on the state is not handed on."""
-    log_std = state.params["actor"]["log_std"] if config.std == "shared" else None
+    """What can start another agent."""
+    shared = config.std == "shared"
+    spread = state.params["actor"]["log_std"]
     return policies.Learned(
         policy=policy(config, state),
         actor_opt=state.opt["actor"],
-        log_std=log_std,
+        log_std=spread if shared else None,
+        log_std_head=None if shared else spread,
+        log_temperature=state.params["temperature"],
+        temperature_opt=state.opt["temperature"],
         critic_net=config.critic,
         critic=state.params["critic"],
         target_critic=state.target_critic,
@@ -332,11 +341,11 @@ def warm_start(
     example_batch: Batch,
     reset: Collection[str] = (),
 ) -> State:
-    """A state whose actor, critics, targets and Adam moments are those of an offline agent.
+    """A state whose networks, targets, temperature and Adam moments are those of an offline agent.
 
-    What was not learned (critics after behaviour cloning, the temperature) starts fresh, and so
-    does what `reset` names: "actor", "critic", "optimiser". The spread of the actor starts at the
-    learned one, or at `initial_log_std` where there is none.
+    What was not learned (critics after behaviour cloning, the temperature after IQL) starts fresh,
+    and so does what `reset` names: "actor" and its temperature, "critic", "optimiser". The spread
+    of the actor starts at the learned one, or at `initial_log_std` where there is none.
     """
     for name in reset:
         checks.one_of("sac.warm_start reset", name, RESETS)
@@ -344,6 +353,7 @@ def warm_start(
     keep_moments = "optimiser" not in reset
     if "actor" not in reset:
         state = _take_actor(config, state, learned, keep_moments)
+        state = _take_temperature(state, learned, keep_moments)
     if "critic" not in reset and learned.critic is not None:
         state = _take_critic(config, state, learned, keep_moments)
     return state
@@ -364,7 +374,10 @@ def _take_actor(
         )
     fresh, old = state.params["actor"], learned.policy.params
     actor = {**fresh, "trunk": old["trunk"], "mean": old["mean"]}
-    if learned.log_std is not None:
+    same = ("trunk", "mean")
+    if learned.log_std_head is not None and config.std == "state":
+        actor["log_std"], same = learned.log_std_head, (*same, "log_std")
+    elif learned.log_std is not None:
         spread = jnp.clip(learned.log_std, config.log_std_min, config.log_std_max)
         # The head of a state-dependent spread starts with a zero kernel: its bias is the spread.
         actor["log_std"] = (
@@ -374,10 +387,20 @@ def _take_actor(
     params = {**state.params, "actor": jax.tree.map(jnp.copy, actor)}
     opt = state.opt
     if keep_moments:
-        opt = {**opt, "actor": _merge_moments(opt["actor"], learned.actor_opt)}
+        opt = {**opt, "actor": _merge_moments(opt["actor"], learned.actor_opt, same)}
     return dataclasses.replace(
         state, params=params, opt=opt, normaliser=jax.tree.map(jnp.copy, learned.policy.normaliser)
     )
+
+
+def _take_temperature(state: State, learned: policies.Learned, keep_moments: bool) -> State:
+    if learned.log_temperature is None:
+        return state
+    opt = state.opt
+    if keep_moments:
+        opt = {**opt, "temperature": jax.tree.map(jnp.copy, learned.temperature_opt)}
+    params = {**state.params, "temperature": jnp.copy(learned.log_temperature)}
+    return dataclasses.replace(state, params=params, opt=opt)
 
 
 def _take_critic(
@@ -399,10 +422,12 @@ def _take_critic(
     )
 
 
-def _merge_moments(fresh: optax.OptState, old: optax.OptState) -> optax.OptState:
-    """Moments of trunk and mean, and the count; the spread's moments start at zero."""
+def _merge_moments(
+    fresh: optax.OptState, old: optax.OptState, same: tuple[str, ...]
+) -> optax.OptState:
+    """The old moments of the parts that are the `same`, and the count; others start at zero."""
     kept = {
-        name: {**getattr(fresh, name), **{k: getattr(old, name)[k] for k in ("trunk", "mean")}}
+        name: {**getattr(fresh, name), **{k: getattr(old, name)[k] for k in same}}
         for name in ("mu", "nu")
     }
     return jax.tree.map(jnp.copy, fresh._replace(count=old.count, **kept))

@@ -355,8 +355,11 @@ def finetune(options: "cli.Finetune") -> int:
     config = adopted(agent, recipe, source)
     env = {**source.env, "gap": gaps.quickstart(options.gap)}
     out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
-    loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
     view = dataclasses.replace(source.view, successful_only=False)
+    loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
+    if recipe.seed_buffer_with_offline:
+        room = len(view.load()["rewards"]) + options.steps
+        loop = dataclasses.replace(loop, capacity=max(loop.capacity, room))
     run = start_online(
         out, options.source, recipe, config, loop, env, view, options.teacher, options.envs
     )

@@ -48,7 +48,10 @@ def buffers(
         rows["succeeded"] = np.zeros(len(rows["rewards"]), np.float32)
     mixed = ReplayBuffer.from_transitions(rows) if recipe.offline_fraction > 0.0 else None
     if recipe.seed_buffer_with_offline:
-        return mixed, Streams.from_transitions(rows, count, capacity // count)
+        held, each = len(rows["rewards"]), capacity // count
+        if held <= capacity:
+            each = max(each, -(-held // count))  # the longest block of rows that fit
+        return mixed, Streams.from_transitions(rows, count, each)
     action = np.zeros(spaces[1].shape, np.float32)
     example: dict[str, Any] = {
         "observations": spaces[0],

@@ -173,6 +173,8 @@ RECIPES: Mapping[str, Recipe] = {
         utd=4,
         options=(
             ("actor_q", "min"),
+            ("actor_rows", "all"),
+            ("initial_log_std", -2.0),  # where the offline agent has no spread
             ("target_entropy_per_dim", -1.0),
             ("actor_lr", 1e-4),
             ("temperature_lr", 1e-4),

@@ -105,6 +105,10 @@ class Learned:
     actor_opt: optax.OptState
     log_std: jax.Array | None = None
     """(A,) one spread for all states, before tanh."""
+    log_std_head: Params | None = None
+    """Of a spread that depends on the state: one layer on the actor's trunk."""
+    log_temperature: jax.Array | None = None
+    temperature_opt: optax.OptState | None = None
     critic_net: NetConfig | None = None
     critic: Params | None = None
     """Leaves lead with the ensemble axis N."""

@@ -410,6 +410,7 @@ def test_configs_are_frozen_and_hashable(case):
         ("sac", {"subset": 11}),
         ("sac", {"utd": 0}),
         ("sac", {"actor_q": "max"}),
+        ("sac", {"actor_rows": "first"}),
         ("sac", {"std": "none"}),
         ("sac", {"initial_log_std": 3.0}),
         ("sac", {"initial_temperature": 0.0}),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql, sac
+from robo_rl.agents import bc, cql, iql, sac
 from robo_rl.learn.contract import batch_of
 from robo_rl.nn import distributions
 from robo_rl.nn.apply import apply, apply_ensemble
@@ -124,6 +124,18 @@ def test_an_update_is_utd_critic_steps_and_one_actor_step(batch):
     assert counts == {"actor": 1, "critic": 4, "temperature": 1}
 
 
+@quick
+@pytest.mark.parametrize(("rows", "seen"), [("last", slice(4, 8)), ("all", slice(0, 8))])
+def test_the_actor_steps_on_the_last_slice_or_on_all_rows(batch, rows, seen):
+    """Told by the distance to the rows' actions, which the critics do not move."""
+    config = dataclasses.replace(CONFIG, utd=2, actor_rows=rows)
+    state = INIT(config, jax.random.key(0), batch)
+    _, metrics = UPDATE(config, state, batch)
+    own = sac.act(config, state, batch["observations"], jax.random.key(0))
+    squares = np.square(own - batch["actions"]).sum(axis=1)
+    assert float(metrics["bc_distance"]) == pytest.approx(float(squares[seen].mean()), rel=1e-5)
+
+
 def test_rows_that_do_not_divide_into_slices_are_refused(batch):
     config = dataclasses.replace(CONFIG, utd=3)
     with pytest.raises(ValueError, match="8 rows do not divide into utd = 3"):
@@ -225,6 +237,31 @@ class TestWarmStart:
         after, _ = UPDATE(config, new, batch)
         assert int(after.opt["critic"].count) == 4
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+
+    @pytest.mark.usefixtures("quick_compile")
+    def test_an_agent_of_the_same_kind_hands_on_spread_and_temperature_too(self, batch):
+        """As WSRL's, which is one agent offline and online: its warm-up is the policy learned."""
+        cql_config = cql.Config(
+            actor=SMALL, critic=NORMED, critics=2, samples=2, initial_temperature=0.3
+        )
+        old = cql.init(cql_config, jax.random.key(0), batch)
+        for _ in range(3):
+            old, _ = jax.jit(cql.update, static_argnums=0)(cql_config, old, batch)
+        learned = cql.learned(cql_config, old)
+        config = sac.adopt(sac.Config(), learned)
+        new = sac.warm_start(config, jax.random.key(1), learned, batch)
+        obs, key = batch["observations"], jax.random.key(0)
+        np.testing.assert_array_equal(
+            sac.act(config, new, obs, key, explore=True),
+            cql.act(cql_config, old, obs, key, explore=True),
+        )
+        for part in ("actor", "critic", "temperature"):
+            assert _largest_move(new.params[part], old.params[part]) == 0.0
+            assert _largest_move(new.opt[part], old.opt[part]) == 0.0
+        shared = sac.warm_start(
+            dataclasses.replace(config, std="shared"), jax.random.key(1), learned, batch
+        )
+        np.testing.assert_array_equal(shared.params["actor"]["log_std"], 0.0)
 
     def test_what_reset_names_starts_fresh(self, offline, batch):
         iql_config, old = offline

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 from robo_rl.agents import calql, ppo, qc, sac
-from robo_rl.learn import acting, online
+from robo_rl.learn import acting, environments, experience, online
 from robo_rl.learn.contract import batch_of
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -306,3 +306,14 @@ def test_a_checkpoint_of_another_number_of_environments_is_refused():
     snapshot = trees.unflatten(template, next(iter(memory.saved.values())))
     with pytest.raises(ValueError, match="saved with 1 environments, this run has 2"):
         _finetune(_vector(Uneven, Uneven), snapshot=snapshot)
+
+
+@pytest.mark.parametrize("capacity", [20, 21])
+def test_offline_rows_that_fit_into_the_replay_fit_into_its_shares(capacity):
+    recipe = dataclasses.replace(RECIPE, seed_buffer_with_offline=True)
+    data = collect(Endless(), 5)  # of four steps each
+    spaces = environments.spaces(environments.environments(Endless()))
+    _, replay = experience.buffers(spaces, 3, recipe, capacity, data, ())
+    assert len(replay) == 20
+    with pytest.raises(ValueError, match="capacity 6 is less than the 7 rows"):
+        experience.buffers(spaces, 3, recipe, 19, data, ())
