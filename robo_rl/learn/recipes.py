@@ -180,7 +180,9 @@ RECIPES: Mapping[str, Recipe] = {
             ("temperature_lr", 1e-4),
         ),
     ),
-    # After ResFiT, 2025: a bounded correction on the frozen policy.
+    # After ResFiT, 2025: a bounded correction on the frozen policy. Its actor's rate of 1e-6 is for
+    # half a million steps; in 20,000 it moves a weight by 0.02 at most, so ours is the agent's 1e-4.
+    # Its warm-up draws corrections from U(-0.2, 0.2), ours has the agent's own exploration.
     "residual": Recipe(
         agent="residual",
         start="learned",
