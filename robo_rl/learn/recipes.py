@@ -181,7 +181,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     ),
     # After ResFiT, 2025: a bounded correction on the frozen policy. Its actor's rate of 1e-6 is for
-    # half a million steps; in 20,000 it moves a weight by 0.02 at most, so ours is the agent's 1e-4.
+    # half a million steps and moves a weight by 0.02 at most in 20,000; ours is the agent's 1e-4.
     # Its warm-up draws corrections from U(-0.2, 0.2), ours has the agent's own exploration.
     "residual": Recipe(
         agent="residual",
