@@ -374,7 +374,7 @@ def _take_actor(
         )
     fresh, old = state.params["actor"], learned.policy.params
     actor = {**fresh, "trunk": old["trunk"], "mean": old["mean"]}
-    same = ("trunk", "mean")
+    same: tuple[str, ...] = ("trunk", "mean")
     if learned.log_std_head is not None and config.std == "state":
         actor["log_std"], same = learned.log_std_head, (*same, "log_std")
     elif learned.log_std is not None:

@@ -62,7 +62,7 @@ def keep(file: pathlib.Path, stamp: np.ndarray, episodes: Sequence[Episode]) -> 
         try:
             os.fchmod(descriptor, stat.S_IMODE(file.stat().st_mode))  # whoever reads the data
             with os.fdopen(descriptor, "wb") as out:
-                np.savez(out, **{_SOURCE: stamp}, **arrays)
+                np.savez(out, allow_pickle=False, **{_SOURCE: stamp, **arrays})
             os.replace(aside, _beside(file))
         except BaseException:
             os.unlink(aside)
@@ -110,7 +110,10 @@ def _cut(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
         episodes.append(
             Episode(
                 observations=states[_OBSERVATIONS][rows] if _OBSERVATIONS in arrays else seen,
-                **{name: array[start:stop] for name, array in steps.items()},
+                actions=steps["actions"][start:stop],
+                rewards=steps["rewards"][start:stop],
+                terminations=steps["terminations"][start:stop],
+                truncations=steps["truncations"][start:stop],
             )
         )
     return episodes

@@ -216,15 +216,17 @@ class ReplayBuffer:
 
     def _stops(self, window: np.ndarray) -> np.ndarray:
         """Where (B, n) no value reaches across to the transition in the next row."""
-        return self._breaks(window) | np.asarray(self._data["terminated"])[window]
+        stops: np.ndarray = self._breaks(window) | np.asarray(self._data["terminated"])[window]
+        return stops
 
     def _breaks(self, window: np.ndarray) -> np.ndarray:
         """Where (B, n) the transition in the next row does not follow this one in time."""
         following = (window + 1) % self.capacity
-        breaks: np.ndarray = self._stream[following] != self._stream[window]
-        breaks = breaks | np.asarray(self._data["truncated"])[window]
+        breaks: np.ndarray = np.asarray(self._data["truncated"])[window]
+        breaks = breaks | (self._stream[following] != self._stream[window])
         # The row after the newest holds the oldest, or nothing yet.
-        return breaks | (following == self._head)
+        breaks |= following == self._head
+        return breaks
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything, as a flat dict of arrays: filled rows, stream numbers, position."""

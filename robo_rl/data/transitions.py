@@ -130,7 +130,9 @@ def recording_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
 
 def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
     """(N,) bool, `recording_ends`, and wherever the task terminated: no value reaches across."""
-    return recording_ends(transitions) | np.asarray(transitions["terminated"], bool)
+    ends = recording_ends(transitions)
+    ends |= np.asarray(transitions["terminated"], bool)
+    return ends
 
 
 def following_actions(transitions: Mapping[str, Arrays]) -> np.ndarray:
