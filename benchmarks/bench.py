@@ -116,7 +116,7 @@ class Unwatched:
     def __init__(self, agent: Agent):
         self.__name__ = agent.__name__
         self.NEEDS = needs(agent)
-        self.init, self.update, self.act = agent.init, agent.update, agent.act
+        self.init, self.update = agent.init, agent.update
 
 
 def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]:
@@ -331,7 +331,7 @@ def data_rows(rows_in_all: int, repeats: int) -> list[Row]:
 def share_rows(repeats: int) -> list[Row]:
     """What drawing rows, and the probe, cost beside the updates of IQL."""
     config, updates = agents.iql.Config(), 200
-    data = {key: jax.numpy.asarray(value) for key, value in batch_of(transitions()).items()}
+    data = {key: jnp.asarray(value) for key, value in batch_of(transitions()).items()}
     state = agents.iql.init(config, jax.random.key(0), {k: v[:1] for k, v in data.items()})
 
     def drawn(number: jax.Array) -> dict[str, jax.Array]:
@@ -345,9 +345,9 @@ def share_rows(repeats: int) -> list[Row]:
     def touch(carry: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         return sum((value.sum() for value in drawn(number).values()), carry), None
 
-    numbers = jax.numpy.arange(updates)
+    numbers = jnp.arange(updates)
     seconds = []
-    for body, start in ((touch, jax.numpy.zeros(())), (update, state)):
+    for body, start in ((touch, jnp.zeros(())), (update, state)):
         run = jax.jit(lambda carry, body=body: jax.lax.scan(body, carry, numbers)[0])
         seconds.append(timed(lambda r=run, s=start: jax.block_until_ready(r(s)), repeats)[0])
     probe = probing.draw(

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from robo_rl.data.episodes import Arrays, Episode
+from robo_rl.data.transitions import leaves
 
 WORTH_IT = 500
 """Episodes from which on a copy is kept: fewer are read in a fraction of a second."""
@@ -73,24 +74,17 @@ def _beside(file: pathlib.Path) -> pathlib.Path:
     return file.with_name(f".{file.stem}.flat.npz")
 
 
-def _leaves(episode: Episode) -> dict[str, np.ndarray]:
-    """The arrays by name; an observation among several is called observations/NAME."""
-    steps = {name: np.asarray(getattr(episode, name)) for name in _STEPS}
-    if isinstance(episode.observations, Mapping):
-        return steps | {f"{_OBSERVATIONS}/{k}": v for k, v in episode.observations.items()}
-    return {**steps, _OBSERVATIONS: np.asarray(episode.observations)}
-
-
 def _joined(episodes: Sequence[Episode]) -> dict[str, np.ndarray] | None:
     """None where the episodes are not of one kind: then each has to stay as it is."""
-    every = [_leaves(episode) for episode in episodes]
+    names = (*_STEPS, _OBSERVATIONS)
+    every = [leaves({name: getattr(episode, name) for name in names}) for episode in episodes]
     kinds = {
-        tuple((name, array.dtype, array.shape[1:]) for name, array in leaves.items())
-        for leaves in every
+        tuple((name, array.dtype, array.shape[1:]) for name, array in parts.items())
+        for parts in every
     }
     if len(kinds) > 1:
         return None
-    arrays = {name: np.concatenate([leaves[name] for leaves in every]) for name in every[0]}
+    arrays = {name: np.concatenate([parts[name] for parts in every]) for name in every[0]}
     return {**arrays, _LENGTHS: np.array([len(episode) for episode in episodes], np.int64)}
 
 

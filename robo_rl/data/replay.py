@@ -7,7 +7,7 @@ import numpy as np
 
 from robo_rl.data.episodes import Arrays, Episode
 from robo_rl.data.returns import monte_carlo_returns, window_returns
-from robo_rl.data.transitions import Transitions, flatten_episodes, take
+from robo_rl.data.transitions import Transitions, flatten_episodes, leaves, take
 
 _REQUIRED = (
     "observations",
@@ -236,7 +236,7 @@ class ReplayBuffer:
                 [self.capacity, self._size, self._head, self._current_stream], np.int64
             ),
         }
-        for name, array in _leaves(self._data).items():
+        for name, array in leaves(self._data).items():
             out[f"data/{name}"] = array[: self._size].copy()
         return out
 
@@ -248,21 +248,21 @@ class ReplayBuffer:
                 f"ReplayBuffer.load_state_dict: saved with capacity {capacity}, "
                 f"this buffer has {self.capacity}"
             )
-        leaves = _leaves(self._data)
+        held = leaves(self._data)
         saved = {key.removeprefix("data/"): v for key, v in state.items() if key.startswith("data")}
-        if saved.keys() != leaves.keys():
+        if saved.keys() != held.keys():
             raise ValueError(
                 "ReplayBuffer.load_state_dict: expected the arrays "
-                f"{sorted(leaves)}, got {sorted(saved)}"
+                f"{sorted(held)}, got {sorted(saved)}"
             )
-        for name, array in leaves.items():
+        for name, array in held.items():
             expected = (size, *array.shape[1:])
             if saved[name].shape != expected or saved[name].dtype != array.dtype:
                 raise ValueError(
                     f"ReplayBuffer.load_state_dict: {name} must be {array.dtype} {expected}, "
                     f"got {saved[name].dtype} {saved[name].shape}"
                 )
-        for name, array in leaves.items():
+        for name, array in held.items():
             array[:size] = saved[name]
         self._stream[:size] = state["stream"]
         self._size, self._head, self._current_stream = size, head, current
@@ -429,13 +429,3 @@ def _assign(store: Arrays, rows: Any, value: Any) -> None:
             array[rows] = value[key]
     else:
         store[rows] = value
-
-
-def _leaves(data: Transitions) -> dict[str, np.ndarray]:
-    out: dict[str, np.ndarray] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            out |= {f"{key}/{inner}": array for inner, array in value.items()}
-        else:
-            out[key] = value
-    return out

@@ -128,6 +128,17 @@ def recording_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
     return ends
 
 
+def leaves(data: Mapping[str, Arrays]) -> dict[str, np.ndarray]:
+    """Every array by name; one in a dict is called KEY/NAME."""
+    out: dict[str, np.ndarray] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            out |= {f"{key}/{inner}": array for inner, array in value.items()}
+        else:
+            out[key] = value
+    return out
+
+
 def episode_ends(transitions: Mapping[str, Arrays]) -> np.ndarray:
     """(N,) bool, `recording_ends`, and wherever the task terminated: no value reaches across."""
     ends = recording_ends(transitions)

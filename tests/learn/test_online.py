@@ -20,6 +20,7 @@ from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
+from tests.learn.memory import Memory
 from tests.probe_envs import Endless, Reach, collect, reach_expert
 
 SMALL = NetConfig(hidden=(8, 8))
@@ -27,19 +28,6 @@ NORMED = NetConfig(hidden=(8, 8), layer_norm="before")
 SAC = sac.Config(actor=SMALL, critic=NORMED, critics=3)
 LOOP = OnlineLoop(env_steps=60, capacity=500, log_every=20, checkpoint_every=20)
 RECIPE = Recipe(warmup_steps=10, batch_size=8)
-
-
-class Memory:
-    def __init__(self, kill_after=None):
-        self.rows, self.saved, self.kill_after = [], {}, kill_after
-
-    def metrics(self, step, values):
-        self.rows.append({"step": step, **values})
-
-    def checkpoint(self, step, snapshot):
-        self.saved[step] = {k: np.array(v) for k, v in trees.flatten(snapshot).items()}
-        if self.kill_after is not None and step >= self.kill_after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
+from tests.learn.memory import Memory
 from tests.probe_envs import Reach, collect
 
 SMALL = NetConfig(hidden=(8, 8))
@@ -43,19 +44,6 @@ class Logged(gymnasium.Wrapper):
         self.rows.append((self._obs, done, following, terminated, truncated))
         self._obs = following
         return following, reward, terminated, truncated, {**info, "executed_action": done}
-
-
-class Memory:
-    def __init__(self, kill_after=None):
-        self.rows, self.saved, self.kill_after = [], {}, kill_after
-
-    def metrics(self, step, values):
-        self.rows.append({"step": step, **values})
-
-    def checkpoint(self, step, snapshot):
-        self.saved[step] = {k: np.array(v) for k, v in trees.flatten(snapshot).items()}
-        if self.kill_after is not None and step >= self.kill_after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -16,25 +16,13 @@ from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
+from tests.learn.memory import Memory
 from tests.probe_envs import Reach, Ridge, collect, reach_expert, ridge_expert
 
 SMALL = NetConfig(hidden=(8, 8))
 CONFIG = distill.Config(actor=SMALL)
 RECIPE = Recipe(agent="distill", warmup_steps=10, batch_size=8)
 LOOP = OnlineLoop(env_steps=60, capacity=500, log_every=20, checkpoint_every=20)
-
-
-class Memory:
-    def __init__(self, kill_after=None):
-        self.rows, self.saved, self.kill_after = [], {}, kill_after
-
-    def metrics(self, step, values):
-        self.rows.append({"step": step, **values})
-
-    def checkpoint(self, step, snapshot):
-        self.saved[step] = {k: np.array(v) for k, v in trees.flatten(snapshot).items()}
-        if self.kill_after is not None and step >= self.kill_after:
-            raise KeyboardInterrupt
 
 
 def _gaussian(obs):
