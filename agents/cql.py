@@ -21,6 +21,8 @@ from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 
 _MAX_MULTIPLIER = 1e6
+_BLOCK = 768
+"""Sampled actions that a CPU's caches hold the activations of (docs/performance.md)."""
 
 State = sac.State  # `params` and `opt` have "multiplier" as well: the logarithm of alpha'
 act = sac.act
@@ -121,8 +123,8 @@ def _next_q(config: Config, state: State, next_obs: jax.Array, key: jax.Array) -
             next_q = next_q - jnp.exp(state.params["temperature"]) * log_prob
         return next_q
     actions, _ = _from_policy(config, state.params["actor"], next_obs, action_key)
-    many = jnp.broadcast_to(next_obs[:, None], (*actions.shape[:-1], next_obs.shape[-1]))
-    return jnp.max(critics.q(config.critic, chosen, "min", many, actions), axis=-1)
+    each = critics.q(config.critic, chosen, "min", next_obs[:, None], actions)  # (B, M)
+    return jnp.max(each, axis=-1)
 
 
 def critic_step(
@@ -150,19 +152,27 @@ def critic_step(
     sampled = jnp.concatenate([here, ahead, anywhere], axis=1)
     box = jnp.full(shape[:2], -actions.shape[-1] * math.log(2.0))
     log_density = jnp.concatenate([here_density, ahead_density, box], axis=1)
-    many = jnp.broadcast_to(obs[:, None], (*sampled.shape[:-1], obs.shape[-1]))
+    rows = {
+        "observations": obs,
+        "actions": actions,
+        "target": target,
+        "sampled": sampled,
+        "log_density": log_density,
+        **{name: batch[name] for name in ("returns",) if name in batch},
+    }
     multiplier = jnp.exp(state.params["multiplier"]) if config.lagrange else jnp.ones(())
     factor = config.weight * jnp.clip(multiplier, 0.0, _MAX_MULTIPLIER)
 
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        q = apply_ensemble(Scalar(config.critic), params, obs, actions)  # (N, B)
-        q_sampled = apply_ensemble(Scalar(config.critic), params, many, sampled)  # (N, B, 3 M)
+    def loss(params: Params, rows: Batch) -> tuple[jax.Array, Metrics]:
+        obs, net = rows["observations"], Scalar(config.critic)
+        q = apply_ensemble(net, params, obs, rows["actions"])  # (N, B)
+        q_sampled = apply_ensemble(net, params, obs[:, None], rows["sampled"])  # (N, B, 3 M)
         bound: Metrics = {}
-        if "returns" in batch:
-            q_sampled, bound = _calibrated(q_sampled, batch["returns"], 2 * config.samples)
-        excess = soft_maximum(q_sampled, log_density, q, config.importance) - q
+        if "returns" in rows:
+            q_sampled, bound = _calibrated(q_sampled, rows["returns"], 2 * config.samples)
+        excess = soft_maximum(q_sampled, rows["log_density"], q, config.importance) - q
         regulariser = jnp.mean(jnp.clip(excess, config.clip_low, config.clip_high))
-        td_loss = jnp.mean(jnp.square(q - target[None]))
+        td_loss = jnp.mean(jnp.square(q - rows["target"][None]))
         critic_loss = td_loss + factor * regulariser
         return critic_loss, {
             "critic_loss": critic_loss,
@@ -173,8 +183,10 @@ def critic_step(
             **bound,
         }
 
-    critic, opt, metrics = optimise.gradient_step(
-        loss, state.params["critic"], state.opt["critic"], config.critic_lr
+    blocks = _blocks(*log_density.shape)
+    grads, metrics = optimise.gradient_in_blocks(loss, state.params["critic"], rows, blocks)
+    critic, opt = optimise.adam_step(
+        state.params["critic"], grads, state.opt["critic"], config.critic_lr
     )
     new = dataclasses.replace(
         state,
@@ -186,6 +198,14 @@ def critic_step(
         new = _multiplier_step(config, new, metrics["regulariser"])
         metrics = {**metrics, "multiplier": multiplier}
     return new, metrics
+
+
+def _blocks(rows: int, samples: int) -> int:
+    """Into how many equal blocks `rows` of so many sampled actions are cut on a CPU."""
+    if jax.default_backend() != "cpu":
+        return 1  # a GPU is best asked once
+    most = max(1, rows * samples // _BLOCK)
+    return max(count for count in range(1, most + 1) if rows % count == 0)
 
 
 def _calibrated(

@@ -88,9 +88,9 @@ def candidates(
     steps: int,
 ) -> tuple[jax.Array, jax.Array]:
     """N actions (..., N, A) from `noise` (..., N, A), and what the critics say of them (..., N)."""
-    many = jnp.broadcast_to(obs[..., None, :], (*noise.shape[:-1], obs.shape[-1]))
-    actions = integrate(net, params, many, noise, steps)
-    return actions, critics.q(critic_net, critic, aggregate, many, actions)
+    of_each = obs[..., None, :]
+    actions = integrate(net, params, of_each, noise, steps)
+    return actions, critics.q(critic_net, critic, aggregate, of_each, actions)
 
 
 def best(actions: jax.Array, scores: jax.Array) -> jax.Array:

@@ -53,6 +53,31 @@ def gradient_step(
     return params, opt_state, metrics
 
 
+def gradient_in_blocks(
+    loss: Callable[[Params, Any], tuple[jax.Array, Metrics]],
+    params: Params,
+    rows: Any,
+    blocks: int,
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `loss(params, rows) -> (scalar, metrics)`, which are means over rows.
+
+    Equal blocks of rows go one after the other: what is in between then fits a processor's cache.
+    """
+    differentiate: Callable[[Params, Any], tuple[Params, Metrics]] = jax.grad(loss, has_aux=True)
+    if blocks == 1:
+        return differentiate(params, rows)
+    parts = jax.tree.map(lambda x: x.reshape(blocks, -1, *x.shape[1:]), rows)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, differentiate(params, part)), None
+
+    shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], parts))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, nothing, parts)
+    grads, metrics = jax.tree.map(lambda x: x / blocks, total)
+    return grads, metrics
+
+
 def cosine(learning_rate: float, step: jax.Array, decay_steps: int) -> jax.Array | float:
     """Cosine decay to zero over `decay_steps`; constant when that is 0."""
     if decay_steps == 0:

@@ -77,6 +77,26 @@ def test_losses_of_one_update_add_up(batch):
 
 
 @quick
+@pytest.mark.parametrize(("agent", "config"), [(cql, CONFIG), (calql, CALIBRATED)])
+def test_blocks_of_rows_change_nothing_but_the_order_of_sums(agent, config, batch, monkeypatch):
+    """As many blocks as rows, against one."""
+    batch = {**batch, "returns": jnp.zeros(len(batch["rewards"]))}
+    state = jax.jit(agent.init, static_argnums=0)(config, jax.random.key(0), batch)
+
+    def updated(block):
+        monkeypatch.setattr(cql, "_BLOCK", block)
+        return jax.jit(lambda state, batch: agent.update(config, state, batch))(state, batch)
+
+    (whole, metrics), (cut, of_blocks) = updated(10**9), updated(1)
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], of_blocks[name], rtol=1e-4, atol=1e-6)
+    for a, b in zip(
+        jax.tree.leaves(whole.opt["critic"]), jax.tree.leaves(cut.opt["critic"]), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@quick
 def test_without_the_regulariser_it_is_sac(batch):
     """Up to the draws of the next action, which have no say where every row terminated."""
     ended = {**batch, "masks": np.zeros(8, np.float32)}

@@ -18,6 +18,34 @@ def test_one_hidden_unit_by_hand():
     np.testing.assert_allclose(apply(net, params, jnp.array([[3.0]])), [2.5])
 
 
+@pytest.mark.parametrize("hidden", [(4,), (4, 3)])
+def test_inputs_whose_axes_broadcast_give_what_repeated_ones_give(hidden):
+    """Values and gradients of three actions a state, with states as they are or three times."""
+    net = Scalar(NetConfig(hidden=hidden))
+    obs, actions = jax.random.normal(KEY, (5, 1, 2)), jax.random.normal(KEY, (5, 3, 4))
+    repeated = jnp.repeat(obs, 3, axis=1)
+    params = init_ensemble(net, KEY, 2, obs[:, 0], actions[:, 0])
+
+    def total(params, obs):
+        q = apply_ensemble(net, params, obs, actions)
+        return jnp.sum(jnp.sin(q)), q
+
+    (grads, q), (expected, expected_q) = (
+        jax.grad(total, has_aux=True)(params, x) for x in (obs, repeated)
+    )
+    assert q.shape == (2, 5, 3)
+    np.testing.assert_allclose(q, expected_q, rtol=1e-5, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, expected
+    )
+
+
+def test_inputs_with_unequal_axes_are_an_error_and_not_a_guess():
+    net = Scalar(NetConfig(hidden=(4,)))
+    with pytest.raises(ValueError, match=r"equally many axes, got \[\(3, 2\), \(3, 3, 4\)\]"):
+        init_params(net, KEY, jnp.zeros((3, 2)), jnp.zeros((3, 3, 4)))
+
+
 @pytest.mark.parametrize(("position", "mean"), [("before", None), ("after", 0.0)])
 def test_layer_norm_stands_before_or_after_the_activation(position, mean):
     """After it the features have mean 0; before it relu cuts the negative half away."""

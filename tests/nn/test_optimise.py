@@ -28,6 +28,20 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose([state.mu["a"][0], state.mu["b"][0]], [0.06, 0.08], rtol=1e-4)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_blocks_of_rows_give_the_gradient_of_all_of_them(blocks):
+    """mean((w x - y)^2) has gradient 2 mean(x (w x - y)): at w = 2, x = 1..6, y = 1."""
+    rows = {"x": jnp.arange(1.0, 7.0), "y": jnp.ones(6)}
+
+    def loss(params, rows):
+        error = params["w"] * rows["x"] - rows["y"]
+        return jnp.mean(jnp.square(error)), {"error": jnp.mean(error)}
+
+    grads, metrics = optimise.gradient_in_blocks(loss, {"w": jnp.asarray(2.0)}, rows, blocks)
+    assert float(grads["w"]) == pytest.approx(2 * (2 * 91 - 21) / 6)
+    assert float(metrics["error"]) == pytest.approx(6.0)
+
+
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (50, 0.5), (100, 0.0), (500, 0.0)])
 def test_cosine_goes_to_zero_and_stays(step, expected):
     assert float(optimise.cosine(1.0, jnp.asarray(step), 100)) == pytest.approx(expected, abs=1e-6)
