@@ -387,7 +387,7 @@ def main() -> None:
     for name, (agent, config) in CASES.items():
         show(update_rows(name, agents.get(agent), config, options.repeats))
     for utd, envs in ((1, 1), (4, 1), (1, 8)):
-        show(online_rows(utd, envs, options.repeats))
+        show(online_rows(utd, envs, 3 * options.repeats))
     show(act_rows())
     show(data_rows(options.rows, options.repeats))
     show(share_rows(options.repeats))

@@ -169,13 +169,17 @@ class Train:
     expert: str = ""
     """A second dataset, of an expert to imitate (agent recoil)."""
     agent: str = "bc"
-    """Method; `robo-rl train --agent ?` is answered with the list."""
+    """Method; `robo-rl methods` lists them."""
     steps: int = 20_000
     """Gradient steps."""
+    batch_size: int = 256
+    """Rows of one gradient step, or of one critic step where an update has several."""
     n_step: int = 1
     """Steps of reward before the bootstrap."""
     chunk: int = 1
     """Learn and play chunks of so many actions (agents qc and fql: 5 in the paper)."""
+    frames: int = 1
+    """Images become the last so many frames of their episode (agents that read images)."""
     seeds: int = 1
     """Seeds trained side by side in one vmap."""
     seed: int = 0
@@ -187,7 +191,8 @@ class Train:
     teacher: pathlib.Path | None = None
     """An exported policy, for an agent that learns from a teacher (distill)."""
     option: tuple[str, ...] = ()
-    """Settings of the method as NAME=VALUE, such as discount=0.98."""
+    """Settings of the method as NAME=VALUE, such as discount=0.98 or critic.hidden=256,256;
+    `robo-rl methods NAME` lists them."""
 
     def run(self) -> int:
         """Train."""
@@ -207,7 +212,7 @@ class Finetune:
     source: Positional[pathlib.Path]
     """Run directory of the offline run."""
     recipe: str = "residual"
-    """How to go online: wsrl, rlpd, residual, ppo, ..."""
+    """How to go online: wsrl, rlpd, residual, ppo, ...; `robo-rl methods` lists them."""
     steps: int = 20_000
     """Environment steps."""
     gap: float = 0.0
@@ -219,6 +224,9 @@ class Finetune:
     """Seed of the online run."""
     teacher: pathlib.Path | None = None
     """An exported policy, for a recipe with a teacher (dagger, distill_forward, ...)."""
+    option: tuple[str, ...] = ()
+    """Settings of the recipe or of its agent as NAME=VALUE, such as utd=8 or critic_lr=1e-4;
+    `robo-rl methods NAME` lists them."""
     out: pathlib.Path | None = None
     """Run directory; by default the source's name with the recipe's behind it."""
 
@@ -416,6 +424,25 @@ class Deploy:
 
 
 @dataclasses.dataclass(frozen=True)
+class Methods:
+    """List the agents and recipes, or what can be set of one of them.
+
+    Try:
+    $ robo-rl methods iql
+    """
+
+    name: Positional[str] = ""
+    """An agent or a recipe."""
+
+    def run(self) -> int:
+        """Tell."""
+        from robo_rl.launch import methods
+
+        print(methods.report(self.name))
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do, and what to install for the rest.
 
@@ -443,6 +470,7 @@ Command = (
     | Annotated[Data, subcommand("data")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Finetune, subcommand("finetune")]
+    | Annotated[Methods, subcommand("methods")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Select, subcommand("select")]
     | Annotated[Export, subcommand("export")]

@@ -53,6 +53,24 @@ def time_limited(env: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TimeLimit(make.make_cube_env(**env), MAX_STEPS)
 
 
+def check_sizes(env: Mapping[str, Any], read: tuple[Any, ...], given: tuple[int, ...]) -> None:
+    """Raise ValueError where a policy does not fit what `env` shows and takes.
+
+    Args:
+        env: of `make_cube_env`.
+        read: shape of the policy's observation, or the names of its parts.
+        given: shape of its action.
+    """
+    with contextlib.closing(time_limited(env)) as arm:
+        shown, taken = arm.observation_space.shape, arm.action_space.shape
+    if (read, given) != (shown, taken):
+        raise ValueError(
+            f"this policy reads {read} and gives {given}, the simulated arm shows {shown} and "
+            f"takes {taken}: here it can go on only with data of the arm's own tasks (robo-rl data "
+            "collect, or import); elsewhere, by robo_rl.learn in Python"
+        )
+
+
 @contextlib.contextmanager
 def compiled(env: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """`env` with its scene compiled here, for all processes that make it meanwhile."""

@@ -17,7 +17,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.data.transitions import take
 from robo_rl.hardware.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.hardware.ur5e import UR5E
-from robo_rl.launch import collection, evaluation, gaps, run_report, teaching
+from robo_rl.launch import collection, evaluation, gaps, methods, run_report, settings, teaching
 from robo_rl.launch.datasets import CONTROL_HZ, learning_setting
 from robo_rl.learn import offline, online, recipes, rollouts
 from robo_rl.learn.contract import (
@@ -256,10 +256,9 @@ def export_run(
     """Export a run's policy, the newest by default; the folder, and how far NumPy is from JAX."""
     trained = load(source, step)
     folder = out or trained.run.path / "policy"
-    stored = trained.run.config
     interface = exporting.Interface(
         rate_hz=CONTROL_HZ,
-        chunk=(stored["recipe"] if stored["kind"] == "online" else stored["loop"])["chunk"],
+        chunk=_chunk(trained.run),
         meta={
             "env": dict(trained.env),
             "arm": UR5E.name,
@@ -286,6 +285,7 @@ def export_state(
     """Export the policy of a state; how far NumPy is from JAX at most, on data like (B, O)."""
     key = jax.random.key(0)
     policy = agent.policy(config, state)
+    exporting.check_exportable(policy)
     probes = exporting.probe_observations(observations)
     noise = policies.noise(policy, key, probes.shape[:-1])
 
@@ -310,16 +310,18 @@ def train(options: "cli.Train") -> int:
     agent = agents.get(options.agent)
     check_offline(agent)
     teaching.check(agent, options.teacher)
-    config = _with_options(agent.Config(), options.option)
+    config = settings.with_options(agent.Config(), options.option)
     every = max(1, min(500, options.steps))
     loop = OfflineLoop(
         steps=options.steps,
+        batch_size=options.batch_size,
         log_every=every,
         checkpoint_every=every * math.ceil(5_000 / every),
         seed=options.seed,
         seeds=options.seeds,
         n_step=options.n_step,
         chunk=options.chunk,
+        frames=options.frames,
     )
     out = options.out or pathlib.Path("runs") / f"{options.agent}-{_slug(options.dataset)}"
     env, shift = learning_setting(options.dataset)
@@ -341,6 +343,7 @@ def finetune(options: "cli.Finetune") -> int:
         raise ValueError(f"--envs must be >= 1, got {options.envs}")
     recipe = recipes.get(options.recipe)
     agent = agents.get(recipe.agent)
+    recipe, _ = methods.tuned(recipe, agent.Config(), options.option)
     rollouts.check(agent, recipe, options.steps, options.envs)
     teaching.check(agent, options.teacher, recipe)
     if dict(recipe.options).get("base_in_observation"):
@@ -352,13 +355,17 @@ def finetune(options: "cli.Finetune") -> int:
     if options.teacher is not None:
         shapes = (source.transitions[name].shape[1:] for name in ("observations", "actions"))
         teaching.check_size(options.teacher, *shapes)
-    config = adopted(agent, recipe, source)
+    config = adopted(agent, recipe, source, options.option)
     env = {**source.env, "gap": gaps.quickstart(options.gap)}
+    seen, actions = (source.transitions[name] for name in ("observations", "actions"))
+    read = tuple(seen) if isinstance(seen, Mapping) else seen.shape[1:]
+    evaluation.check_sizes(env, read, actions.shape[1:])
     out = options.out or options.source.with_name(f"{options.source.name}-{options.recipe}")
     view = dataclasses.replace(source.view, successful_only=False)
     loop = OnlineLoop(env_steps=options.steps, seed=options.seed)
     if recipe.seed_buffer_with_offline:
-        room = len(view.load()["rewards"]) + options.steps
+        rows = source.transitions if view == source.view else view.load()
+        room = len(rows["rewards"]) + options.steps
         loop = dataclasses.replace(loop, capacity=max(loop.capacity, room))
     run = start_online(
         out, options.source, recipe, config, loop, env, view, options.teacher, options.envs
@@ -376,6 +383,7 @@ def evaluate(options: "cli.Eval") -> int:
         raise ValueError(f"--step: {folder} is an exported policy, of one step already")
     policy = NumpyPolicy.load(folder)
     env = {**policy.description["meta"]["env"], "gap": gaps.quickstart(options.gap)}
+    evaluation.check_sizes(env, (policy.observation_size,), (policy.action_size,))
     result = evaluation.evaluate_policy(
         folder, env, options.episodes, options.seed, options.workers
     )
@@ -420,14 +428,35 @@ def _first_state(
     return online.start_state(agent, config, recipe, loop.seed, example, learned)
 
 
-def adopted(agent: Any, recipe: Recipe, source: Trained) -> Any:
+def adopted(agent: Any, recipe: Recipe, source: Trained, options: tuple[str, ...] = ()) -> Any:
     """The online agent's config: its defaults, the network shapes of the source, the recipe."""
-    if recipe.start == "continued":
-        return recipe.configure(source.config)
-    config = agent.Config()
+    _check_source(recipe, source)
+    config = source.config if recipe.start == "continued" else agent.Config()
     if recipe.start == "learned":
         config = agent.adopt(config, _learned(source))
+    recipe, config = methods.tuned(recipe, config, options)
     return recipe.configure(config)
+
+
+def _check_source(recipe: Recipe, source: Trained) -> None:
+    """Raise ValueError where a recipe that builds on a run does not fit it."""
+    if recipe.start == "fresh":
+        return
+    found, path = source.run.config["agent"], source.run.path
+    if recipe.start == "continued" and found != recipe.agent:
+        raise ValueError(f"the recipe goes on with a run of {recipe.agent}; {path} is of {found}")
+    chunk = _chunk(source.run)
+    if chunk != recipe.chunk:
+        raise ValueError(
+            f"{path} was trained on chunks of {chunk} actions and the recipe plays {recipe.chunk}; "
+            f"train with --chunk {recipe.chunk}, or give --option chunk={chunk}"
+        )
+
+
+def _chunk(run: RunDirectory) -> int:
+    """H, the length of the chunks that a run has learned."""
+    stored = run.config["recipe" if run.config["kind"] == "online" else "loop"]
+    return int(stored["chunk"])
 
 
 def _learned(source: Trained) -> policies.Learned:
@@ -441,31 +470,6 @@ def _learned(source: Trained) -> policies.Learned:
         )
     learned: policies.Learned = hand_on(source.config, source.state)
     return learned
-
-
-def _with_options(config: Any, options: tuple[str, ...]) -> Any:
-    """The config with NAME=VALUE settings, of the types that the defaults have."""
-    values = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not equals or not hasattr(config, name):
-            known = ", ".join(field.name for field in dataclasses.fields(config))
-            raise ValueError(f"--option {option}: expected NAME=VALUE with NAME one of {known}")
-        values[name] = _parsed(option, getattr(config, name), text)
-    return dataclasses.replace(config, **values)
-
-
-def _parsed(option: str, default: object, text: str) -> object:
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise ValueError(f"--option {option}: expected true or false")
-        return text == "true"
-    if not isinstance(default, (int, float, str)):
-        raise ValueError(f"--option {option}: this setting cannot be given on the command line")
-    try:
-        return type(default)(text)
-    except ValueError as error:
-        raise ValueError(f"--option {option}: expected a {type(default).__name__}") from error
 
 
 def _progress(bar: "tqdm[Any]") -> sessions.Progress:

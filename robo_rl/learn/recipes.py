@@ -25,6 +25,8 @@ _OF_REPLAY = (
 class Recipe:
     """One way through the online loop. Steps are environment steps unless they say otherwise."""
 
+    about: str = ""
+    """What it is, and whose."""
     agent: str = "sac"
     start: str = "fresh"
     """"fresh": a new agent. "learned": `warm_start` from an offline agent, of any kind that hands
@@ -165,10 +167,14 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    # Ball et al. 2023: from scratch on symmetric batches, high update-to-data ratio.
-    "rlpd": Recipe(offline_fraction=0.5, warmup_actions="uniform", utd=20),
-    # Zhou et al. 2024: keeps the networks, drops the data, warms up with the frozen policy.
+    "rlpd": Recipe(
+        "From scratch, half of each batch offline, many critic steps (Ball et al. 2023).",
+        offline_fraction=0.5,
+        warmup_actions="uniform",
+        utd=20,
+    ),
     "wsrl": Recipe(
+        "Keeps the networks, drops the data, warms up with the frozen policy (Zhou et al. 2024).",
         start="learned",
         utd=4,
         options=(
@@ -180,10 +186,11 @@ RECIPES: Mapping[str, Recipe] = {
             ("temperature_lr", 1e-4),
         ),
     ),
-    # After ResFiT, 2025: a bounded correction on the frozen policy. Its actor's rate of 1e-6 is for
-    # half a million steps and moves a weight by 0.02 at most in 20,000; ours is the agent's 1e-4.
-    # Its warm-up draws corrections from U(-0.2, 0.2), ours has the agent's own exploration.
+    # ResFiT's actor has a rate of 1e-6 for half a million steps, which moves a weight by 0.02 at
+    # most in 20,000; ours is the agent's 1e-4. Its warm-up draws corrections from U(-0.2, 0.2),
+    # ours has the agent's own exploration.
     "residual": Recipe(
+        "A bounded correction to the frozen policy of a run (after ResFiT, 2025).",
         agent="residual",
         start="learned",
         offline_fraction=0.5,
@@ -192,8 +199,8 @@ RECIPES: Mapping[str, Recipe] = {
         utd=4,
         n_step=3,
     ),
-    # The same on a base that the environment shows (`bases.WithBase`), whatever computes it.
     "residual_base": Recipe(
+        "The same on any controller that the environment shows (`learn.bases`); in Python only.",
         agent="residual",
         offline_fraction=0.5,
         warmup_steps=10_000,
@@ -202,9 +209,8 @@ RECIPES: Mapping[str, Recipe] = {
         n_step=3,
         options=(("base_in_observation", True),),
     ),
-    # Measured on cube-single with a shifted tool: the whole policy by TD3 from IQL's networks,
-    # drawn to what reached the goal, and kept near the first policy elsewhere.
     "quickstart": Recipe(
+        "All of the policy by TD3, drawn to what reached the goal and else to where it began.",
         agent="residual",
         start="learned",
         warmup_steps=9_000,
@@ -227,30 +233,48 @@ RECIPES: Mapping[str, Recipe] = {
             ("target_high", 1.0),
         ),
     ),
-    # Kostrikov et al. 2021: the offline update goes on, on a buffer that starts as the dataset.
     "iql": Recipe(
+        "The offline update, on a buffer that starts as the dataset (Kostrikov et al. 2021).",
         agent="iql",
         start="continued",
         seed_buffer_with_offline=True,
         warmup_steps=0,
         options=(("decay_steps", 0),),  # an offline decay has ended at 0
     ),
-    # Wang et al. 2023: as IQL, with the coefficients that the balance model has learned to choose.
     "famo2o": Recipe(
+        "As iql, with the coefficients that the balance has learned to choose (Wang et al. 2023).",
         agent="famo2o",
         start="continued",
         seed_buffer_with_offline=True,
         warmup_steps=0,
         options=(("coefficients", "balance"), ("decay_steps", 0)),
     ),
-    # Nair et al. 2020: the offline update goes on, on a buffer that starts as the dataset.
-    "awac": Recipe(agent="awac", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
-    # Nakamoto et al. 2023: the same update on symmetric batches.
-    "calql": Recipe(agent="calql", start="continued", offline_fraction=0.5, warmup_steps=0),
-    "cql": Recipe(agent="cql", start="continued", offline_fraction=0.5, warmup_steps=0),
-    # Tarasov et al. 2023: on symmetric batches, without the critics' penalty, the actor's falling
-    # over a million env steps; an actor step to two of the critics, as offline.
+    "awac": Recipe(
+        "The offline update, on a buffer that starts as the dataset (Nair et al. 2020).",
+        agent="awac",
+        start="continued",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
+    ),
+    "calql": Recipe(
+        "The offline update, half of each batch offline (Nakamoto et al. 2023).",
+        agent="calql",
+        start="continued",
+        offline_fraction=0.5,
+        warmup_steps=0,
+    ),
+    "cql": Recipe(
+        "As calql, without the calibration.",
+        agent="cql",
+        start="continued",
+        offline_fraction=0.5,
+        warmup_steps=0,
+    ),
+    # An actor step to two of the critics, as offline; the actor's penalty falls over a million
+    # steps of the environment.
     "rebrac": Recipe(
+        "The offline update without the critics' penalty, the actor's falling; half of each batch "
+        "offline (Tarasov et al. 2023).",
         agent="rebrac",
         start="continued",
         offline_fraction=0.5,
@@ -259,27 +283,63 @@ RECIPES: Mapping[str, Recipe] = {
         update_every=2,
         options=(("critic_bc_weight", 0.0), ("decay_steps", 500_000)),
     ),
-    # Park et al. 2025: the offline update goes on, on a buffer that starts as the dataset.
-    "fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, warmup_steps=0),
-    # Ross et al. 2011: the student acts, the teacher labels; its rows join those of the dataset.
+    "fql": Recipe(
+        "The offline update, on a buffer that starts as the dataset (Park et al. 2025).",
+        agent="fql",
+        start="continued",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
+    ),
     "dagger": Recipe(
-        agent="distill", start="learned", seed_buffer_with_offline=True, warmup_steps=0
+        "The student acts, the teacher labels, rows join those of the dataset (Ross et al. 2011).",
+        agent="distill",
+        start="learned",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
     ),
-    # On the states of the student alone, by either divergence.
-    "distill_forward": Recipe(agent="distill", start="learned", warmup_steps=0),
+    "distill_forward": Recipe(
+        "To a teacher on the states of the student alone, by the forward divergence.",
+        agent="distill",
+        start="learned",
+        warmup_steps=0,
+    ),
     "distill_reverse": Recipe(
-        agent="distill", start="learned", warmup_steps=0, options=(("divergence", "reverse"),)
+        "The same by the reverse divergence.",
+        agent="distill",
+        start="learned",
+        warmup_steps=0,
+        options=(("divergence", "reverse"),),
     ),
-    # Li et al. 2025: the same, on chunks of 5 actions.
-    "qc": Recipe(agent="qc", start="continued", seed_buffer_with_offline=True, chunk=5),
-    "qc_fql": Recipe(agent="fql", start="continued", seed_buffer_with_offline=True, chunk=5),
-    # Schulman et al. 2017, from scratch.
-    "ppo": Recipe(agent="ppo", warmup_steps=0, rollout=2048),
-    # Zhou et al. 2023: natural gradients, with a critic that learns from as many offline rows.
-    "hnpg": Recipe(agent="hnpg", warmup_steps=0, rollout=1_000, offline_fraction=0.5),
-    # Lei et al. 2023: PPO in small steps from an offline actor and its V. The clip of V, of which
-    # the paper has no number, is taken to be that of the ratio.
+    "qc": Recipe(
+        "Q-chunking: the offline update on chunks of 5 actions (Li et al. 2025).",
+        agent="qc",
+        start="continued",
+        seed_buffer_with_offline=True,
+        chunk=5,
+    ),
+    "qc_fql": Recipe(
+        "The same with a one-step policy.",
+        agent="fql",
+        start="continued",
+        seed_buffer_with_offline=True,
+        chunk=5,
+    ),
+    "ppo": Recipe(
+        "From scratch, on rollouts (Schulman et al. 2017).",
+        agent="ppo",
+        warmup_steps=0,
+        rollout=2048,
+    ),
+    "hnpg": Recipe(
+        "From scratch, on rollouts; the critic reads as many offline rows (Zhou et al. 2023).",
+        agent="hnpg",
+        warmup_steps=0,
+        rollout=1_000,
+        offline_fraction=0.5,
+    ),
+    # The clip of V, of which the paper has no number, is taken to be that of the ratio.
     "unio4_online": Recipe(
+        "PPO in small steps from an offline actor and its V (Lei et al. 2024).",
         agent="ppo",
         start="learned",
         warmup_steps=0,

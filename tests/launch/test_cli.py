@@ -15,6 +15,7 @@ COMMANDS = (
     ("data", "list"),
     ("train",),
     ("finetune",),
+    ("methods",),
     ("eval",),
     ("select",),
     ("export",),

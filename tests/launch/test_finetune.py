@@ -69,8 +69,8 @@ def source(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "compiled", contextlib.nullcontext)
 
     def make(name):
-        nets = {"flow": SMALL} if name == "flowbc" else {"actor": SMALL}
-        config = agents.get(name).Config(**nets)
+        nets = {"flowbc": {"flow": SMALL}, "fql": dict.fromkeys(("flow", "actor", "critic"), SMALL)}
+        config = agents.get(name).Config(**nets.get(name, {"actor": SMALL}))
         return training.start_offline(
             tmp_path / name, name, config, training.DataView("x"), LOOP
         ).path
@@ -116,9 +116,46 @@ def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
         training.finetune(flow)
     with pytest.raises(ValueError, match=r"ppo learns from rollouts .* finetune"):
         training.train(cli.Train("x", agent="ppo", out=tmp_path / "train"))
+    other = cli.Finetune(offline, recipe="cql", out=tmp_path / "other")
+    with pytest.raises(ValueError, match=r"goes on with a run of cql; .* is of flowbc"):
+        training.finetune(other)
     shares = cli.Finetune(offline, recipe="ppo", steps=48, envs=3, out=tmp_path / "shares")
     with pytest.raises(ValueError, match=r"multiple of the 3 environments"):
         training.finetune(shares)
     with pytest.raises(ValueError, match=r"--envs must be >= 1, got 0"):
         training.finetune(dataclasses.replace(shares, envs=0))
+    with pytest.raises(ValueError, match=r"no such setting; is rollout meant\?"):
+        training.finetune(dataclasses.replace(shares, option=("rolout=8",)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flowbc"]
+
+
+def test_a_run_that_does_not_fit_the_arm_is_refused_by_its_shapes(source, tmp_path, monkeypatch):
+    offline = source[0]("iql")
+    monkeypatch.setattr(evaluation, "time_limited", lambda _: gymnasium.make("Pendulum-v1"))
+    message = r"reads \(2,\) and gives \(2,\), .* shows \(3,\) and takes \(1,\)"
+    with pytest.raises(ValueError, match=message):
+        training.finetune(cli.Finetune(offline, recipe="iql", out=tmp_path / "online"))
+    with pytest.raises(ValueError, match=message):
+        training.evaluate(cli.Eval(offline))
+    assert not (tmp_path / "online").exists()
+
+
+def test_a_recipe_plays_chunks_as_long_as_those_that_were_learned(source, tmp_path):
+    offline = source[0]("fql")
+    options = cli.Finetune(offline, recipe="qc_fql", steps=16, out=tmp_path / "online")
+    with pytest.raises(
+        ValueError, match=r"chunks of 1 actions and the recipe plays 5; .*--chunk 5"
+    ):
+        training.finetune(options)
+    settings = ("chunk=1", "warmup_steps=8", "batch_size=4")
+    assert training.finetune(dataclasses.replace(options, option=settings)) == 0
+    recipe = training.RunDirectory.open(tmp_path / "online").config["recipe"]
+    assert (recipe["chunk"], recipe["warmup_steps"], recipe["batch_size"]) == (1, 8, 4)
+
+
+def test_options_of_the_agent_are_kept_with_the_online_run(source, tmp_path):
+    options = cli.Finetune(
+        source[0]("iql"), "unio4_online", 16, out=tmp_path / "online", option=("clip=0.01",)
+    )
+    assert training.finetune(options) == 0
+    assert training.load(tmp_path / "online").config.clip == 0.01
