@@ -54,6 +54,8 @@ CASES: dict[str, tuple[str, Any]] = {
     "fql_2x256": ("fql", agents.fql.Config(flow=TWO, actor=TWO, critic=TWO)),
     "fql": ("fql", agents.fql.Config()),
 }
+A_DISPATCH = 150e9
+"""Floating-point operations of one: about a second on two cores."""
 MANY = 8
 """Seeds that are also trained in one program."""
 
@@ -70,6 +72,12 @@ class Row:
     def line(self) -> str:
         """For the table."""
         return f"{self.name:<36}{self.value:12.3f} {self.unit:<6} +- {self.spread:.3g}"
+
+
+def row(name: str, values: np.ndarray, unit: str) -> Row:
+    """Of the median of values, and the distance of their quartiles."""
+    value, spread = middle(values)
+    return Row(name, value, unit, spread)
 
 
 def timed(run: Callable[[], Any], repeats: int) -> tuple[float, float]:
@@ -123,35 +131,30 @@ def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]
     """Updates a second, and the share of the limit of the products."""
     data = supply(agent, config, transitions())
     bare: Any = Unwatched(agent)
-
-    def run(seeds: int, updates: int) -> tuple[float, float]:
-        """Of three more dispatches than one: what starting costs is not counted."""
-        one, two = (
-            OfflineLoop(steps, BATCH, updates, updates, seeds=seeds)
-            for steps in (updates, 4 * updates)
-        )
-        first, second = (
-            timed(lambda loop=loop: offline.train(bare, config, data, loop), repeats)
-            for loop in (one, two)
-        )
-        seconds, spread = second[0] - first[0], max(first[1], second[1])
-        more = 3 * seeds * updates
-        return more / seconds, more * spread / seconds**2
-
-    rate, spread = run(1, 50)
-    rows = [Row(f"{name}.updates_per_s", rate, "1/s", spread)]
     example = {
         key: value[: BATCH * getattr(config, "utd", 1)] for key, value in batch_of(data).items()
     }
     state = agent.init(config, jax.random.key(0), example)
     counts = matmuls.products(lambda s, b: agent.update(config, s, b), state, example)
-    alone = sum(count * matmuls.seconds_of(product) for product, count in counts.items())
     flops = sum(count * product.flops for product, count in counts.items())
-    rows.append(Row(f"{name}.mflop_per_update", flops / 1e6, "MFLOP"))
-    rows.append(Row(f"{name}.share_of_limit", alone * rate, "", alone * spread))
-    many, spread = run(MANY, 10)
-    rows.append(Row(f"{name}.updates_per_s_{MANY}_seeds", many, "1/s", spread))
-    return rows
+
+    def rates(seeds: int) -> np.ndarray:
+        """Of three more dispatches than one, in turns: what starting costs is not counted."""
+        one = max(1, round(A_DISPATCH / flops / seeds))
+        loops = [OfflineLoop(steps, BATCH, one, steps, seeds=seeds) for steps in (one, 4 * one)]
+        short, long = in_turns(
+            [lambda loop=loop: offline.train(bare, config, data, loop) for loop in loops], repeats
+        )
+        return 3 * seeds * one / (long - short)
+
+    alone = sum(count * matmuls.seconds_of(product) for product, count in counts.items())
+    single = rates(1)
+    return [
+        row(f"{name}.updates_per_s", single, "1/s"),
+        Row(f"{name}.mflop_per_update", flops / 1e6, "MFLOP"),
+        row(f"{name}.share_of_limit", alone * single, ""),
+        row(f"{name}.updates_per_s_{MANY}_seeds", rates(MANY), "1/s"),
+    ]
 
 
 class Nothing(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -241,10 +244,6 @@ def online_rows(utd: int, envs: int, repeats: int) -> list[Row]:
     alone = (seconds[1] + seconds[3] / envs) / times
     many = "" if envs == 1 else f"_{envs}_envs"
     rate = many or f"_utd{utd}"
-
-    def row(name: str, values: np.ndarray, unit: str) -> Row:
-        value, spread = middle(values)
-        return Row(name, value, unit, spread)
 
     return [
         row(f"online.steps_per_s{rate}", 1.0 / whole, "1/s"),
