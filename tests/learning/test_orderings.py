@@ -222,6 +222,27 @@ def test_calibrated_values_finetune_sooner_than_conservative_ones(data):
     assert steps["calql"] < 0.9 * steps["cql"]
 
 
+def test_calibrated_values_fall_less_after_the_switch(data):
+    """Cal-QL (Nakamoto et al. 2023): under a strong regulariser Q falls once it meets experience,
+    and less where the data's returns bound it. Mean over three seeds."""
+    falls = {}
+    for name in ("cql", "calql"):
+        agent = agents.get(name)
+        config = agent.Config(
+            actor=NET, critic=NET, samples=4, discount=0.98, weight=5.0, actor_lr=3e-4
+        )
+        recipe = dataclasses.replace(recipes.get(name), batch_size=128)
+        configured, lost = recipe.configure(config), []
+        for seed in SEEDS:
+            state = trained(name, config, data, 8_000, seed)
+            env = PointMaze(spread=0.3)
+            _, history = finetuned(recipe, configured, state, env, 3_000, data, seed)
+            lost.append(np.max(history["q"]) - history["q"][-1])
+        falls[name] = float(np.mean(lost))
+        print("switch", name, lost)
+    assert falls["calql"] < 0.8 * falls["cql"]
+
+
 def test_a_warm_up_spares_the_values_their_fall(data):
     """WSRL (Zhou et al. 2024): without the data kept, critics that meet no experience of the policy
     before the first update fall below where they end up. Mean over three seeds."""
