@@ -201,20 +201,24 @@ def test_an_ensemble_keeps_values_from_running_up_at_a_high_update_ratio(data):
     assert two.std() > 3.0 * ten.std()
 
 
+def conservative(name, weight):
+    """The config offline of CQL or Cal-QL, the recipe online, and the config online."""
+    config = agents.get(name).Config(
+        actor=NET, critic=NET, samples=4, discount=0.98, weight=weight, actor_lr=3e-4
+    )
+    recipe = dataclasses.replace(recipes.get(name), batch_size=128)
+    return config, recipe, recipe.configure(config)
+
+
 def test_calibrated_values_finetune_sooner_than_conservative_ones(data):
     """Cal-QL (Nakamoto et al. 2023): the same update but for the bound by the data's returns.
     CQL has to unlearn values below them first. Steps to a lasting 0.9, sum over two seeds."""
     steps = {}
     for name in ("cql", "calql"):
-        agent = agents.get(name)
-        config = agent.Config(
-            actor=NET, critic=NET, samples=4, discount=0.98, weight=1.0, actor_lr=3e-4
-        )
-        recipe = dataclasses.replace(recipes.get(name), batch_size=128)
+        config, recipe, configured = conservative(name, weight=1.0)
         steps[name] = 0
         for seed in SEEDS[:2]:
             state = trained(name, config, data, 8_000, seed)
-            configured = recipe.configure(config)
             env = PointMaze(spread=0.3)
             _, history = finetuned(recipe, configured, state, env, 5_000, data, seed)
             steps[name] += first_reached(history)
@@ -227,12 +231,8 @@ def test_calibrated_values_fall_less_after_the_switch(data):
     and less where the data's returns bound it. Mean over three seeds."""
     falls = {}
     for name in ("cql", "calql"):
-        agent = agents.get(name)
-        config = agent.Config(
-            actor=NET, critic=NET, samples=4, discount=0.98, weight=5.0, actor_lr=3e-4
-        )
-        recipe = dataclasses.replace(recipes.get(name), batch_size=128)
-        configured, lost = recipe.configure(config), []
+        config, recipe, configured = conservative(name, weight=5.0)
+        lost = []
         for seed in SEEDS:
             state = trained(name, config, data, 8_000, seed)
             env = PointMaze(spread=0.3)
