@@ -15,8 +15,6 @@ from robo_rl.nn.networks import NetConfig
 
 _FIXED = ("about", "agent", "start")
 """What makes a recipe what it is: no option changes that."""
-
-
 _OF_IMAGES = re.compile(r"^shift\.|\bencoder\.")
 
 

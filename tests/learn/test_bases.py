@@ -16,6 +16,7 @@ from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import RECIPES
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
+from tests.learn.memory import Memory
 from tests.probe_envs import Reach, collect, reach_expert
 
 SMALL = NetConfig(hidden=(8, 8))
@@ -31,19 +32,6 @@ LOOP = OnlineLoop(env_steps=40, capacity=200, log_every=20, checkpoint_every=20)
 def off_target(obs):
     """A proportional controller that aims 0.18 beside the goal, of which 0.15 would do."""
     return np.clip(5.0 * (np.array([0.18, 0.0]) - obs), -1.0, 1.0)
-
-
-class Recorder:
-    def __init__(self, kill_after=None):
-        self.rows, self.saved, self.kill_after = [], {}, kill_after
-
-    def metrics(self, step, values):
-        self.rows.append({"step": step, **values})
-
-    def checkpoint(self, step, snapshot):
-        self.saved[step] = {k: np.array(v) for k, v in trees.flatten(snapshot).items()}
-        if step == self.kill_after:
-            raise KeyboardInterrupt
 
 
 @functools.cache
@@ -126,7 +114,7 @@ def test_the_loop_stores_the_combined_action_and_resumes_exactly(drawing):
             offline=_data(), monitor=recorder, **more,
         )  # fmt: skip
 
-    whole, cut, rest = Recorder(), Recorder(kill_after=20), Recorder()
+    whole, cut, rest = Memory(), Memory(kill_after=20), Memory()
     expected = run(whole)
     stored = {k.removeprefix("buffer/data/"): v for k, v in whole.saved[20].items()}
     base = stored["observations"][:, 2:]

@@ -14,27 +14,13 @@ from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import trees
+from tests.learn.memory import Memory
 from tests.probe_envs import Reach, collect, reach_expert
 
 SMALL = NetConfig(hidden=(8, 8))
 BC = bc.Config(actor=SMALL)
 IQL = iql.Config(actor=SMALL, critic=SMALL)
 LOOP = OfflineLoop(steps=40, batch_size=16, log_every=10, checkpoint_every=20)
-
-
-class Memory:
-    """A monitor that keeps everything, and can be killed after a checkpoint."""
-
-    def __init__(self, kill_at=None):
-        self.rows, self.saved, self.kill_at = [], {}, kill_at
-
-    def metrics(self, step, values):
-        self.rows.append({"step": step, **values})
-
-    def checkpoint(self, step, snapshot):
-        self.saved[step] = jax.tree.map(np.array, trees.flatten(snapshot))
-        if step == self.kill_at:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +63,7 @@ def test_chunks_are_those_of_the_data_module(data):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data):
     whole = Memory()
     expected = offline.train(iql, IQL, data, LOOP, monitor=whole)
-    cut = Memory(kill_at=20)
+    cut = Memory(kill_after=20)
     with pytest.raises(KeyboardInterrupt):
         offline.train(iql, IQL, data, LOOP, monitor=cut)
     template = offline.initial_state(iql, IQL, data, LOOP)
