@@ -1,7 +1,7 @@
 """Distillation of any controller into a Gaussian policy: KL to the teacher in either direction.
 
 The teacher, privileged in its means but not in what it sees, labels the rows of a dataset or the
-states that the student visits (`robo_rl.learn.teachers`). On the student's own states, added to
+states that the student visits (`robo_rl.learn.controllers`). On the student's own states, added to
 those of before, this is DAgger (Ross et al., 2011, arXiv:1011.0686); the divergences on them are
 those of on-policy distillation (Czarnecki et al., 2019, arXiv:1902.02186).
 

@@ -28,7 +28,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from benchmarks import matmuls
 from robo_rl import agents
-from robo_rl.hardware.policy import NumpyPolicy
+from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.learn import offline, online
 from robo_rl.learn import probe as probing
 from robo_rl.learn.contract import Agent, batch_of, needs, supply

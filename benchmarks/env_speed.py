@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 import robo_rl.envs
-from robo_rl.envs.scenes import load_ogbench, quiet_ogbench
+from robo_rl.envs.ogbench.scenes import load_ogbench, quiet_ogbench
 
 _TURN = 20
 

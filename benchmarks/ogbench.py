@@ -28,13 +28,12 @@ from robo_rl import agents
 from robo_rl.data import relabel
 from robo_rl.data.minari_io import list_datasets, open_dataset
 from robo_rl.data.transitions import flatten_episodes
-from robo_rl.envs import cube
-from robo_rl.envs.collect import CollectConfig
-from robo_rl.envs.oracles import OracleConfig
-from robo_rl.launch import datasets, evaluation, training
+from robo_rl.envs.ogbench import cube
+from robo_rl.envs.ogbench.collect import CollectConfig
+from robo_rl.envs.ogbench.oracles import OracleConfig
+from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn import offline, recipes
 from robo_rl.learn.contract import Transitions
-from robo_rl.learn.evaluate import wilson_interval
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
@@ -42,6 +41,7 @@ from robo_rl.runs import configs, files, sessions
 from robo_rl.runs.checkpoints import Checkpoints
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.export import Interface
+from robo_rl.workflow import evaluate, record, training
 
 PAPER_STEPS, PAPER_ROWS, EPISODE = 1_000_000, 1_000_000, 1_000
 JUDGED = 3
@@ -133,7 +133,7 @@ def play_data(scene: str, budget: Budget, workers: int) -> str:
             retarget=True,
             workers=workers,
         )
-        datasets.record(name, config)
+        record.record(name, config)
     return name
 
 
@@ -252,9 +252,9 @@ class Case:
             return
         policy = self.folder / "policies" / name
         policy.parent.mkdir(exist_ok=True)
-        interface = Interface(datasets.CONTROL_HZ, chunk=chunk)
+        interface = Interface(record.CONTROL_HZ, chunk=chunk)
         training.export_state(policy, agent, config, state, rows["observations"], interface)
-        result = evaluation.evaluate_policy(
+        result = evaluate.evaluate_policy(
             policy, self.env, self.budget.episodes, workers=self.workers, title=name
         )
         files.write_json(score, {"success": sum(result.success), "episodes": len(result.success)})
@@ -281,7 +281,7 @@ class Case:
         if fresh:
             RunDirectory.create(path, {"kind": "benchmark", "loop": configs.to_json(loop)})
         run = RunDirectory.open(path)
-        env = evaluation.time_limited(self.env)
+        env = evaluate.time_limited(self.env)
         with tqdm(total=steps, desc=f"{self.task} {self.name} online", unit="step") as bar:
             last = sessions.finetune(
                 run,

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robo_rl.hardware.barrier import BarrierConfig, BarrierFilter, Solver, solve_qp
 from robo_rl.hardware.contracts import ArmCommand, ArmState, CommandMode, Device, Pose
-from robo_rl.hardware.controller import ArmController
-from robo_rl.hardware.guards import GuardConfig
-from robo_rl.hardware.model import ur5e_model
-from robo_rl.hardware.shaping import Shaper
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, Solver, solve_qp
+from robo_rl.hardware.guard.chain import GuardConfig
+from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 HOME = np.array(UR5E.home_rad)

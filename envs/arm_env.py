@@ -19,9 +19,9 @@ from robo_rl.hardware.contracts import (
     Robot,
     SceneReset,
 )
-from robo_rl.hardware.controller import ArmController
 from robo_rl.hardware.errors import Faulted, HardwareError, StaleState
-from robo_rl.hardware.mujoco_device import MujocoDevice
+from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 
 _USABLE = (Lifecycle.ARMED, Lifecycle.STREAMING, Lifecycle.HOLDING)
 """HOLDING too: an arm that paused, for want of a command in time, moves on with the next."""

@@ -13,9 +13,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from robo_rl.hardware import model as arm_files
 from robo_rl.hardware.contracts import ArmState
-from robo_rl.hardware.mujoco_device import Scene
+from robo_rl.hardware.robots.ur5e import model as arm_files
+from robo_rl.hardware.twin.mujoco_device import Scene
 
 ACTION_RANGE = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
 """An action of 1: metres in x, y, z of the base frame, rad of yaw, closedness of the gripper."""

@@ -7,17 +7,17 @@ from typing import Any, TypeVar
 import mujoco
 import numpy as np
 
-from robo_rl.envs import scenes
 from robo_rl.envs.arm_env import ArmEnv
-from robo_rl.envs.cube import CubeTask, CubeTaskConfig
 from robo_rl.envs.kinematics import tool_kinematics
-from robo_rl.hardware.barrier import BarrierConfig
-from robo_rl.hardware.controller import ArmController
-from robo_rl.hardware.domain_gap import DomainGap
-from robo_rl.hardware.guards import GuardConfig
-from robo_rl.hardware.model import ur5e_model
-from robo_rl.hardware.mujoco_device import MujocoDevice, load_scene
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.envs.ogbench import scenes
+from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
+from robo_rl.hardware.guard.barrier import BarrierConfig
+from robo_rl.hardware.guard.chain import GuardConfig
+from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.twin.domain_gap import DomainGap
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice, load_scene
 
 _Config = TypeVar("_Config")
 

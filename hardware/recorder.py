@@ -38,7 +38,6 @@ from mcap.writer import Writer
 from rosbags.typesys import Stores, get_typestore
 from zstandard import ZstdError
 
-from robo_rl.hardware import wire
 from robo_rl.hardware.contracts import (
     ArmCommand,
     ArmSpec,
@@ -48,6 +47,7 @@ from robo_rl.hardware.contracts import (
     Receipt,
     Verdict,
 )
+from robo_rl.hardware.server import wire
 
 log = logging.getLogger(__name__)
 

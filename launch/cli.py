@@ -37,7 +37,7 @@ class Quickstart:
 
     def run(self) -> int:
         """Run the path and print its table."""
-        from robo_rl.launch import quickstart
+        from robo_rl.workflow import quickstart
 
         return quickstart.run(self.out, self.seed, self.budget)
 
@@ -73,9 +73,9 @@ class Collect:
 
     def run(self) -> int:
         """Collect, check, write."""
-        from robo_rl.launch import datasets
+        from robo_rl.workflow import record
 
-        return datasets.collect(self)
+        return record.collect(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Import:
 
     def run(self) -> int:
         """Import."""
-        from robo_rl.launch import datasets
+        from robo_rl.workflow import record
 
-        return datasets.import_npz(self)
+        return record.import_npz(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Check:
 
     def run(self) -> int:
         """Check."""
-        from robo_rl.launch import datasets
+        from robo_rl.workflow import record
 
-        return datasets.check(self.dataset, self.json)
+        return record.check(self.dataset, self.json)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +135,9 @@ class ListDatasets:
 
     def run(self) -> int:
         """List."""
-        from robo_rl.launch import datasets
+        from robo_rl.workflow import record
 
-        return datasets.show()
+        return record.show()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Train:
 
     def run(self) -> int:
         """Train."""
-        from robo_rl.launch import training
+        from robo_rl.workflow import training
 
         return training.train(self)
 
@@ -232,7 +232,7 @@ class Finetune:
 
     def run(self) -> int:
         """Finetune."""
-        from robo_rl.launch import training
+        from robo_rl.workflow import training
 
         return training.finetune(self)
 
@@ -260,7 +260,7 @@ class Eval:
 
     def run(self) -> int:
         """Evaluate."""
-        from robo_rl.launch import training
+        from robo_rl.workflow import training
 
         return training.evaluate(self)
 
@@ -296,9 +296,9 @@ class Select:
 
     def run(self) -> int:
         """Evaluate, play and recommend."""
-        from robo_rl.launch import select_policy
+        from robo_rl.workflow import choose
 
-        return select_policy.select(self)
+        return choose.select(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +318,7 @@ class Export:
 
     def run(self) -> int:
         """Export."""
-        from robo_rl.launch import training
+        from robo_rl.workflow import training
 
         return training.export(self)
 
@@ -336,7 +336,7 @@ class Resume:
 
     def run(self) -> int:
         """Resume."""
-        from robo_rl.launch import training
+        from robo_rl.workflow import training
 
         return training.resume(self.source)
 
@@ -354,9 +354,9 @@ class Report:
 
     def run(self) -> int:
         """Write the report."""
-        from robo_rl.launch import run_report
+        from robo_rl.workflow import report
 
-        return run_report.report(self.source)
+        return report.report(self.source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,7 +378,7 @@ class Twin:
 
     def run(self) -> int:
         """Serve until interrupted."""
-        from robo_rl.launch import deploy
+        from robo_rl.workflow import deploy
 
         return deploy.serve_twin(self)
 
@@ -418,7 +418,7 @@ class Deploy:
 
     def run(self) -> int:
         """Deploy."""
-        from robo_rl.launch import deploy
+        from robo_rl.workflow import deploy
 
         return deploy.deploy(self)
 
@@ -436,7 +436,7 @@ class Methods:
 
     def run(self) -> int:
         """Tell."""
-        from robo_rl.launch import methods
+        from robo_rl.workflow import methods
 
         print(methods.report(self.name))
         return 0

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from robo_rl.launch import video
+from robo_rl.workflow import video
 
 PACKAGES = (
     "jax",
@@ -134,7 +134,7 @@ def _graphics() -> Finding:
 
 def _bus() -> Finding:
     """Two ends of a topic in this process, over loopback."""
-    from robo_rl.hardware import dds, ros_types
+    from robo_rl.hardware.bridges import dds, ros_types
 
     domain = 1 + os.getpid() % 100
     with dds.Node("robo_rl_doctor", domain_id=domain) as node:

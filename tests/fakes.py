@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from robo_rl.hardware.contracts import ArmSpec, ArmState, Device, Pose
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 TOOL = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
 

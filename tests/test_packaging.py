@@ -11,14 +11,19 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def test_every_folder_of_code_is_packaged():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     home = pathlib.Path(robo_rl.__file__).parent
-    folders = {"robo_rl", *(f"robo_rl.{name}" for name in ("agents", "envs", "hardware", "launch"))}
-    folders |= {f"robo_rl.{path.parent.name}" for path in home.glob("*/__init__.py")}
+    rooms = {name: home / name for name in ("agents", "envs", "hardware", "launch")}
+    if not rooms["agents"].exists():  # a source checkout keeps these beside the package
+        rooms = {name: home.parent / name for name in rooms}
+    folders = {"robo_rl", *(f"robo_rl.{name}" for name in rooms)}
+    for top, inside in (("robo_rl", home), *((f"robo_rl.{n}", at) for n, at in rooms.items())):
+        for path in inside.rglob("__init__.py"):
+            folders.add(".".join((top, *path.parent.relative_to(inside).parts)))
     assert set(setuptools["packages"]) == folders
 
 
 def test_the_hardware_room_starts_without_jax():
     code = (
-        "import sys; import robo_rl.hardware.robot_process, robo_rl.hardware.twin;"
+        "import sys; import robo_rl.hardware.server.robot_process, robo_rl.hardware.twin.process;"
         "print([name for name in ('jax', 'flax', 'minari', 'ogbench', 'gymnasium')"
         " if name in sys.modules])"
     )

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from robo_rl.learn.teachers import Controller, label
+from robo_rl.learn.controllers import Controller, label
 
 
 class WithBase(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -48,7 +48,7 @@ import numpy as np
 from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.data.transitions import following_actions
-from robo_rl.learn.teachers import LABELS, Controller, labels
+from robo_rl.learn.controllers import LABELS, Controller, labels
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.nn.observations import is_image, named, structured

@@ -29,8 +29,8 @@ from robo_rl.learn.contract import (
     readable,
     supply,
 )
+from robo_rl.learn.controllers import Controller
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
-from robo_rl.learn.teachers import Controller
 from robo_rl.nn import optimise
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser, fit

@@ -4,7 +4,7 @@
 curves of the TD error and of Q on the data's actions. They are taken here on a batch of rows that
 the seed draws once, outside of the updates: these stay as fast as they are, and the curves move
 with the critics, not with the rows. An agent takes part by declaring `q_values`; see
-`robo_rl.learn.contract`. What the curves mean is in `robo_rl.runs.workflow`.
+`robo_rl.learn.contract`. What the curves mean is in `robo_rl.judge.critics`.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Export: a policy as plain arrays and a description, whose NumPy form is checked against JAX.
 
-The folder is read by `robo_rl.hardware.policy`, which this room does not import: the caller passes
-its loader, so that what is checked is what will run.
+The folder is read by `robo_rl.hardware.runtime.policy`, which this room does not import: the caller
+passes its loader, so that what is checked is what will run.
 """
 
 import dataclasses

@@ -9,11 +9,11 @@ import numpy as np
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online as online_loop
 from robo_rl.learn.contract import Agent, State, Transitions
-from robo_rl.learn.environments import AnyEnv
+from robo_rl.learn.controllers import Controller
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
+from robo_rl.learn.online.vector import AnyEnv
 from robo_rl.learn.recipes import Recipe
-from robo_rl.learn.teachers import Controller
 from robo_rl.runs import trees
 from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.runs.directory import RunDirectory

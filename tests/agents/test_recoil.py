@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import bc, recoil, sac
+from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline
-from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar

@@ -14,9 +14,9 @@ import robo_rl.envs
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.make import make_cube_env
 from robo_rl.hardware.contracts import ArmState, Lifecycle, Reason
-from robo_rl.hardware.domain_gap import DomainGap
 from robo_rl.hardware.errors import Faulted, NotConnected
-from robo_rl.hardware.mujoco_device import MujocoDevice
+from robo_rl.hardware.twin.domain_gap import DomainGap
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 
 assert robo_rl.envs  # registers the environments
 STILL = np.zeros(5, dtype=np.float32)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from robo_rl.envs.collect import CollectConfig, Episode, collect
-from robo_rl.envs.oracles import OracleConfig
+from robo_rl.envs.ogbench.collect import CollectConfig, Episode, collect
+from robo_rl.envs.ogbench.oracles import OracleConfig
 
 
 def equal(a: Episode, b: Episode) -> bool:

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.envs import cube, scenes
 from robo_rl.envs.kinematics import tool_kinematics
+from robo_rl.envs.ogbench import cube, scenes
 from robo_rl.hardware.contracts import ArmState, Pose
-from robo_rl.hardware.mujoco_device import MujocoDevice
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 
 IDENTITY = np.array([1.0, 0.0, 0.0, 0.0])
 

@@ -6,9 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from robo_rl.envs import kinematics, scenes
-from robo_rl.hardware.mujoco_device import MujocoDevice
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.envs import kinematics
+from robo_rl.envs.ogbench import scenes
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 
 DOWN = 0.0
 

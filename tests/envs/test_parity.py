@@ -9,7 +9,7 @@ import pytest
 
 import robo_rl.envs
 from robo_rl.envs.arm_env import ArmEnv
-from robo_rl.envs.scenes import load_ogbench, quiet_ogbench
+from robo_rl.envs.ogbench.scenes import load_ogbench, quiet_ogbench
 from robo_rl.envs.task import Outcome
 from robo_rl.hardware.contracts import CommandMode
 

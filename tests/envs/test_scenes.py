@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from robo_rl.envs import scenes
-from robo_rl.hardware.mujoco_device import load_scene, save_scene
+from robo_rl.envs.ogbench import scenes
+from robo_rl.hardware.twin.mujoco_device import load_scene, save_scene
 
 
 def test_the_scene_has_the_servo_gains_and_the_time_step_of_ogbench() -> None:

@@ -7,10 +7,10 @@ import pathlib
 import mujoco
 import pytest
 
-from robo_rl.envs.scenes import compile_cube_scene
-from robo_rl.hardware.dds import MAX_DOMAIN_ID
-from robo_rl.hardware.model import ur5e_model
-from robo_rl.hardware.mujoco_device import save_scene
+from robo_rl.envs.ogbench.scenes import compile_cube_scene
+from robo_rl.hardware.bridges.dds import MAX_DOMAIN_ID
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.twin.mujoco_device import save_scene
 
 # Every worker takes its own share; `robo-rl quickstart` and `doctor` stay below.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

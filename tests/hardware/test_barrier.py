@@ -4,11 +4,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.hardware.barrier import BarrierConfig, BarrierFilter, solve_qp
 from robo_rl.hardware.contracts import Verdict
-from robo_rl.hardware.model import ur5e_model
-from robo_rl.hardware.shaping import Shaper
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, solve_qp
+from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 HOME = np.array(UR5E.home_rad)
 STILL = np.zeros(6)

@@ -5,7 +5,6 @@ import threading
 import numpy as np
 import pytest
 
-from robo_rl.hardware.barrier import BarrierConfig
 from robo_rl.hardware.contracts import (
     ArmCommand,
     CommandMode,
@@ -14,7 +13,6 @@ from robo_rl.hardware.contracts import (
     StopKind,
     Verdict,
 )
-from robo_rl.hardware.controller import ArmController
 from robo_rl.hardware.errors import (
     Faulted,
     HardwareError,
@@ -23,8 +21,10 @@ from robo_rl.hardware.errors import (
     StaleState,
     UnsupportedMode,
 )
-from robo_rl.hardware.guards import GuardConfig
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.guard.barrier import BarrierConfig
+from robo_rl.hardware.guard.chain import GuardConfig
+from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 from tests.fakes import FakeDevice
 
 HOME = np.array(UR5E.home_rad)

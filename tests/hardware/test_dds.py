@@ -14,8 +14,8 @@ from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from robo_rl.hardware import dds
-from robo_rl.hardware import ros_types as rt
+from robo_rl.hardware.bridges import dds
+from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.errors import HardwareError, NotConnected
 
 

@@ -4,9 +4,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from robo_rl.envs import scenes
-from robo_rl.hardware import model as arm_model
-from robo_rl.hardware.model import (
+from robo_rl.envs.ogbench import scenes
+from robo_rl.hardware.robots.ur5e import model as arm_model
+from robo_rl.hardware.robots.ur5e.model import (
     FINGER_CORNERS,
     FINGER_SPHERES,
     LINK_SPHERES,
@@ -15,7 +15,7 @@ from robo_rl.hardware.model import (
     PointKinematics,
     ur5e_model,
 )
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 JOINTS = [arm_model.ARM_PREFIX + name for name in UR5E.joint_names]
 PARTS = (*LINK_SPHERES, *FINGER_SPHERES, *FINGER_CORNERS, TOOL_POINT)

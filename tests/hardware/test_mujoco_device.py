@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from robo_rl.hardware.contracts import ArmSpec, CommandMode, GripperSpec, Pose
-from robo_rl.hardware.domain_gap import DomainGap
 from robo_rl.hardware.errors import NotConnected
-from robo_rl.hardware.mujoco_device import (
+from robo_rl.hardware.twin.domain_gap import DomainGap
+from robo_rl.hardware.twin.mujoco_device import (
     MujocoDevice,
     Scene,
     SceneNames,

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from robo_rl.hardware.policy import NumpyPolicy, PolicyError, digest
+from robo_rl.hardware.runtime.policy import NumpyPolicy, PolicyError, digest
 
 
 def _description(**more):

@@ -26,7 +26,7 @@ from robo_rl.hardware.contracts import (
     Receipt,
     Verdict,
 )
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 Q = np.array([0.1, -0.2, 0.3, -0.4, 0.5, -0.6])
 STATE = ArmState(

@@ -19,9 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robo_rl.hardware import wire
-from robo_rl.hardware.barrier import BarrierConfig
-from robo_rl.hardware.client import RemoteRobot
 from robo_rl.hardware.contracts import (
     ArmCommand,
     ArmState,
@@ -36,15 +33,18 @@ from robo_rl.hardware.contracts import (
     StopKind,
     Verdict,
 )
+from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected, UnsupportedMode
-from robo_rl.hardware.guards import GuardConfig
-from robo_rl.hardware.process import Child
+from robo_rl.hardware.guard.barrier import BarrierConfig
+from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.recorder import EVENT, RECEIPT, VERDICT, read_recording, sent_commands
-from robo_rl.hardware.robot_process import RobotProcessConfig, listen, parse_config
-from robo_rl.hardware.ros2_device import RemoteScene, Ros2Link, TwinScene
-from robo_rl.hardware.twin import TwinConfig
-from robo_rl.hardware.ur5e import UR5E
-from robo_rl.hardware.watchdog import measure_stop
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.server import wire
+from robo_rl.hardware.server.client import RemoteRobot
+from robo_rl.hardware.server.process import Child
+from robo_rl.hardware.server.robot_process import RobotProcessConfig, listen, parse_config
+from robo_rl.hardware.twin.process import TwinConfig
+from robo_rl.hardware.twin.stop_test import measure_stop
 
 HOME = np.array(UR5E.home_rad)
 Q = np.array([0.1, -0.2, 0.3, -0.4, 0.5, math.nan])
@@ -207,7 +207,7 @@ def test_every_option_crosses_to_the_process() -> None:
 
 def test_the_robot_process_knows_no_jax_and_no_environment() -> None:
     script = (
-        "import sys, robo_rl.hardware.robot_process, robo_rl.hardware.client\n"
+        "import sys, robo_rl.hardware.server.robot_process, robo_rl.hardware.server.client\n"
         "forbidden = {'jax', 'flax', 'optax', 'orbax', 'minari', 'ogbench', 'gymnasium'}\n"
         "print(sorted(forbidden & set(sys.modules)))\n"
     )
@@ -250,8 +250,8 @@ def bench(
     )
     twin_config = TwinConfig(scene_path, config.domain_id, parent_pid=os.getpid())
     with (
-        Child("robo_rl.hardware.twin", twin_config) as twin,
-        Child("robo_rl.hardware.robot_process", config) as process,
+        Child("robo_rl.hardware.twin.process", twin_config) as twin,
+        Child("robo_rl.hardware.server.robot_process", config) as process,
     ):
         yield Bench(config, twin, process)
 
@@ -419,8 +419,8 @@ def test_the_recording_tells_the_whole_story(
         parent_pid=os.getpid(),
     )
     with (
-        Child("robo_rl.hardware.twin", TwinConfig(scene_path, domain_id)),
-        Child("robo_rl.hardware.robot_process", config),
+        Child("robo_rl.hardware.twin.process", TwinConfig(scene_path, domain_id)),
+        Child("robo_rl.hardware.server.robot_process", config),
     ):
         robot = RemoteRobot(config.socket, UR5E, 2.0)
         robot.connect()
@@ -469,8 +469,8 @@ def test_the_arm_rests_when_the_robot_process_is_killed(
         model=arm_path,
     )
     with (
-        Child("robo_rl.hardware.twin", TwinConfig(scene_path, domain_id)),
-        Child("robo_rl.hardware.robot_process", config) as process,
+        Child("robo_rl.hardware.twin.process", TwinConfig(scene_path, domain_id)),
+        Child("robo_rl.hardware.server.robot_process", config) as process,
     ):
         robot = RemoteRobot(config.socket, UR5E, 2.0)
         robot.connect()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rosbags.typesys import Stores, get_typestore
 
-from robo_rl.hardware import ros_types as rt
+from robo_rl.hardware.bridges import ros_types as rt
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.hardware.shaping import Shaper
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 ONE = dataclasses.replace(
     UR5E,

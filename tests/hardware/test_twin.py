@@ -15,17 +15,17 @@ import mujoco
 import numpy as np
 import pytest
 
-from robo_rl.hardware import ros_types as rt
+from robo_rl.hardware.bridges import ros_types as rt
+from robo_rl.hardware.bridges.dds import Node
 from robo_rl.hardware.contracts import Pose
-from robo_rl.hardware.dds import Node
-from robo_rl.hardware.domain_gap import DomainGap
+from robo_rl.hardware.drivers.ros2_device import JointBuffer, Ros2Device, Ros2Link, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected
-from robo_rl.hardware.mujoco_device import MujocoDevice, load_scene
-from robo_rl.hardware.process import Cadence, Child
-from robo_rl.hardware.ros2_device import JointBuffer, Ros2Device, Ros2Link, TwinScene
-from robo_rl.hardware.twin import TwinConfig, UrControllers, parse_config
-from robo_rl.hardware.ur5e import UR5E
-from robo_rl.hardware.ur_topics import TwinTruth, UrTopics, from_ros_pose, to_ros_pose
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.robots.ur5e.topics import TwinTruth, UrTopics, from_ros_pose, to_ros_pose
+from robo_rl.hardware.server.process import Cadence, Child
+from robo_rl.hardware.twin.domain_gap import DomainGap
+from robo_rl.hardware.twin.mujoco_device import MujocoDevice, load_scene
+from robo_rl.hardware.twin.process import TwinConfig, UrControllers, parse_config
 
 HOME = np.array(UR5E.home_rad)
 ARM = list(UR5E.joint_names)
@@ -211,7 +211,7 @@ def test_missed_deadlines_are_counted_and_not_caught_up() -> None:
 @pytest.fixture(scope="module")
 def twin(scene_path: str, module_domain_id: int) -> Iterator[TwinConfig]:
     config = TwinConfig(scene_path, module_domain_id, parent_pid=os.getpid())
-    with Child("robo_rl.hardware.twin", config):
+    with Child("robo_rl.hardware.twin.process", config):
         yield config
 
 
@@ -307,7 +307,7 @@ def test_a_gap_moves_the_real_tool_and_not_the_reported_one(
 ) -> None:
     gap = DomainGap(tool_offset_m=(0.02, 0.0, 0.0))
     config = TwinConfig(scene_path, domain_id, gap=gap, parent_pid=os.getpid())
-    with Child("robo_rl.hardware.twin", config):
+    with Child("robo_rl.hardware.twin.process", config):
         model = mujoco.MjModel.from_binary_path(arm_path)
         device = Ros2Device(UR5E, Ros2Link(domain_id), model)
         scene = TwinScene(Ros2Link(domain_id, node_name="truth"))
@@ -335,7 +335,7 @@ def test_nobody_there_is_said_by_name(arm_path: str, domain_id: int) -> None:
 def test_a_twin_without_a_scene_says_why(domain_id: int, tmp_path: os.PathLike[str]) -> None:
     config = TwinConfig(f"{tmp_path}/missing.mjb", domain_id)
     with pytest.raises(HardwareError, match=r"(?s)ended with code 1.*missing\.json"):
-        Child("robo_rl.hardware.twin", config).start().wait_ready()
+        Child("robo_rl.hardware.twin.process", config).start().wait_ready()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs procfs")
@@ -343,10 +343,10 @@ def test_a_twin_ends_with_its_parent(scene_path: str, domain_id: int) -> None:
     config = TwinConfig(scene_path, domain_id)
     script = (
         "import os, time\n"
-        "from robo_rl.hardware.process import Child\n"
-        "from robo_rl.hardware.twin import TwinConfig\n"
+        "from robo_rl.hardware.server.process import Child\n"
+        "from robo_rl.hardware.twin.process import TwinConfig\n"
         f"config = TwinConfig({config.scene!r}, {domain_id}, parent_pid=os.getpid())\n"
-        "twin = Child('robo_rl.hardware.twin', config).start().wait_ready()\n"
+        "twin = Child('robo_rl.hardware.twin.process', config).start().wait_ready()\n"
         "print(twin.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -367,7 +367,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_sigterm_ends_a_twin_cleanly(scene_path: str, domain_id: int) -> None:
-    child = Child("robo_rl.hardware.twin", TwinConfig(scene_path, domain_id))
+    child = Child("robo_rl.hardware.twin.process", TwinConfig(scene_path, domain_id))
     child.start().wait_ready()
     assert child.stop() == 0
     assert not child.alive

@@ -4,8 +4,9 @@ import re
 import pytest
 
 from robo_rl import agents
-from robo_rl.launch import cli, doctor, gaps
+from robo_rl.launch import cli, doctor
 from robo_rl.learn import recipes
+from robo_rl.workflow import gaps
 
 COMMANDS = (
     ("quickstart",),

@@ -11,10 +11,10 @@ import pytest
 
 from robo_rl.agents import bc, sac
 from robo_rl.data.transitions import stack_frames
-from robo_rl.hardware.policy import NumpyPolicy
+from robo_rl.hardware.runtime.policy import NumpyPolicy
+from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline, online
 from robo_rl.learn.contract import batch_of
-from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop

@@ -8,8 +8,8 @@ import pytest
 from robo_rl.agents import bc, iql, qc
 from robo_rl.data.chunks import chunk
 from robo_rl.data.returns import n_step
+from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline, probe
-from robo_rl.learn.evaluate import evaluate, evaluation_seeds
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.nn.networks import NetConfig

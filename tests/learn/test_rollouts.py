@@ -11,10 +11,10 @@ from robo_rl.agents import ppo, rebrac
 from robo_rl.data.replay import ReplayBuffer, take_row
 from robo_rl.data.streams import Streams
 from robo_rl.learn import offline as offline_loop
-from robo_rl.learn import online, rollouts
+from robo_rl.learn import online
 from robo_rl.learn.contract import batch_of, check_offline, supply
 from robo_rl.learn.offline import OfflineLoop
-from robo_rl.learn.online import OnlineLoop
+from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
@@ -64,7 +64,7 @@ def seen(monkeypatch):
         batches.append(batch)
         return state, {"loss": jnp.zeros(())}
 
-    monkeypatch.setattr(online, "_update", update)
+    monkeypatch.setattr(online.loop, "_update", update)
     return batches
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import bc, famo2o, iql, residual, sac
-from robo_rl.hardware.policy import NumpyPolicy
+from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import export as exporting

@@ -1,0 +1,1 @@
+"""OGBench's cube tasks on an arm: scenes, tasks, oracles, collection."""

@@ -1,0 +1,65 @@
+"""OGBench's manipulation scenes, compiled from the installed package."""
+
+import contextlib
+import functools
+import importlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from robo_rl.hardware.twin.mujoco_device import Scene, SceneNames
+
+CUBE_SCENES = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
+"""Name -> number of cubes."""
+
+_RENDER_WIDTH, _RENDER_HEIGHT = 640, 480
+
+
+def load_ogbench(module: str) -> Any:
+    """Import `ogbench.<module>`: late, because it takes a second."""
+    with quiet_ogbench():
+        return importlib.import_module(f"ogbench.{module}")
+
+
+@contextlib.contextmanager
+def quiet_ogbench() -> Iterator[None]:
+    """Hide two warnings: GLFW's that there is no screen (which only OGBench's interactive viewer
+    needs), and Gymnasium's about the float64 bounds of OGBench's action space.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s).*DISPLAY environment variable")
+        warnings.filterwarnings("ignore", message=r".*precision lowered by casting to float32")
+        yield
+
+
+@functools.cache
+def compile_cube_scene(name: str = "single") -> Scene:
+    """Compile one of `CUBE_SCENES` with OGBench's servo gains and time step.
+
+    Every call in a process returns the same model: copy it before changing it.
+    """
+    if name not in CUBE_SCENES:
+        raise ValueError(f"compile_cube_scene: no scene {name!r}; known: {sorted(CUBE_SCENES)}")
+    cube_env = load_ogbench("manipspace.envs.cube_env")
+    # The render size is the largest that a camera image of this model can have.
+    env = cube_env.CubeEnv(env_type=name, width=_RENDER_WIDTH, height=_RENDER_HEIGHT)
+    with quiet_ogbench():
+        env.reset(seed=0, options={"task_id": 1})
+    return Scene(env.model, cube_names(CUBE_SCENES[name]))
+
+
+def cube_names(cubes: int) -> SceneNames:
+    """Names of OGBench's UR5e with its Robotiq 2F-85 and `cubes` cubes."""
+    joints = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
+    return SceneNames(
+        arm_joints=tuple(f"ur5e/{joint}_joint" for joint in joints),
+        arm_actuators=tuple(f"ur5e/{joint}" for joint in joints),
+        gripper_joint="ur5e/robotiq/right_driver_joint",
+        gripper_actuator="ur5e/robotiq/fingers_actuator",
+        gripper_body="ur5e/robotiq/",
+        payload_body="ur5e/robotiq/base",
+        pad_body="ur5e/robotiq/right_pad",
+        tool_site="ur5e/robotiq/pinch",
+        objects={f"cube_{i}": f"object_joint_{i}" for i in range(cubes)},
+        targets={f"cube_{i}": f"object_target_{i}" for i in range(cubes)},
+    )

@@ -1,0 +1,1 @@
+"""Arms as devices, one file each."""

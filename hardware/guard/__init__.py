@@ -1,0 +1,1 @@
+"""What a command passes on its way to the arm: admission, shaping, barrier, the one writer."""

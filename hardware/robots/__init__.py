@@ -1,0 +1,1 @@
+"""Robots, one folder each: spec, model, topics."""

@@ -1,0 +1,1 @@
+"""The robot process, its wire and its clients."""

@@ -1,0 +1,1 @@
+"""Judging policies and runs: evaluation episodes, selection, whether critics fit."""

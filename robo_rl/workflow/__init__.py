@@ -1,0 +1,1 @@
+"""The library's verbs over all rooms; `robo_rl` re-exports them."""

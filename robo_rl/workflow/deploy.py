@@ -1,0 +1,394 @@
+"""`robo-rl deploy | twin`: an exported policy on an arm over ROS 2, guarded and recorded.
+
+Three processes: this one runs the policy (no JAX), the robot process is the sole writer and runs
+the guards, the twin is the arm. On a real arm the third is the arm's own driver.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from tqdm import tqdm
+
+from robo_rl.envs.arm_env import ArmEnv
+from robo_rl.envs.kinematics import tool_kinematics
+from robo_rl.envs.ogbench import scenes
+from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
+from robo_rl.envs.task import Task
+from robo_rl.hardware.contracts import ArmState, Pose
+from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
+from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
+from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
+from robo_rl.hardware.recorder import sent_commands, worst_excess
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.robots.ur5e.topics import TwinTruth
+from robo_rl.hardware.runtime.policy import NumpyPolicy
+from robo_rl.hardware.server.client import RemoteRobot
+from robo_rl.hardware.server.process import Child
+from robo_rl.hardware.server.robot_process import RobotProcessConfig
+from robo_rl.hardware.twin import process as twin_process
+from robo_rl.hardware.twin.domain_gap import DomainGap
+from robo_rl.hardware.twin.mujoco_device import Scene, save_scene
+from robo_rl.judge.episodes import wilson_interval
+from robo_rl.learn.seeds import evaluation_seed
+from robo_rl.workflow import gaps
+from robo_rl.workflow.clearance import Clearance, Sphere
+from robo_rl.workflow.evaluate import MAX_STEPS
+from robo_rl.workflow.video import Episode
+
+if TYPE_CHECKING:
+    from robo_rl.launch import cli
+
+_DRAWS = 20
+"""Starts to draw for an episode before giving up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to deploy where."""
+
+    policy: pathlib.Path
+    out: pathlib.Path
+    """Folder for recordings."""
+    episodes: int
+    domain_id: int
+    gap: DomainGap = dataclasses.field(default_factory=DomainGap)
+    keep_out: tuple[Sphere, ...] = ()
+    keep_out_margin_m: float = BarrierConfig.keep_out_margin_m
+    filter: bool = True
+    twin: bool = True
+    """Start a twin; otherwise an arm is on the bus already."""
+    task_id: int | None = None
+    seed: int = 0
+    name: str = "deploy"
+
+    @property
+    def barrier(self) -> BarrierConfig:
+        """What the filter keeps, where it is on."""
+        return BarrierConfig(keep_out=self.keep_out, keep_out_margin_m=self.keep_out_margin_m)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one deployed episode did."""
+
+    success: bool
+    steps: int
+    clearance_m: float
+    """Smallest true distance to a keep-out sphere; below 0 is a violation. NaN: not measured."""
+    fault: str
+    film: Episode
+    margins: np.ndarray
+    """(T, 2): time in s, true distance in m."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """What all episodes of a plan did."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    rate_hz: float
+    """Control periods per second of streaming."""
+    deadline_misses: int
+    """Of the policy's control periods."""
+    robot_ticks: int
+    robot_misses: int
+    worst_lateness_s: float
+    """Of the robot process."""
+    reasons: Mapping[str, int]
+    """How often the guards gave each reason, once a tick at most."""
+    excess: Mapping[str, float]
+    """How far the worst command that was sent lies beyond each limit; <= 0 is within."""
+    recording: pathlib.Path
+
+    @property
+    def success(self) -> float:
+        """Share of successful episodes."""
+        return float(np.mean([outcome.success for outcome in self.outcomes]))
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Wilson interval of the success rate."""
+        return wilson_interval(sum(o.success for o in self.outcomes), len(self.outcomes))
+
+    @property
+    def violations(self) -> int:
+        """Episodes in which the real arm entered a keep-out sphere."""
+        return sum(outcome.clearance_m < 0.0 for outcome in self.outcomes)
+
+    def summary(self) -> dict[str, Any]:
+        """Flat numbers."""
+        return {
+            "success": self.success,
+            "ci95": list(self.ci95),
+            "episodes": len(self.outcomes),
+            "violations": self.violations,
+            "min_clearance_m": min(outcome.clearance_m for outcome in self.outcomes),
+            "rate_hz": self.rate_hz,
+            "deadline_misses": self.deadline_misses,
+            "robot_ticks": self.robot_ticks,
+            "robot_deadline_misses": self.robot_misses,
+            "robot_worst_lateness_ms": 1e3 * self.worst_lateness_s,
+            "guard_reasons": dict(self.reasons),
+            "limit_excess": dict(self.excess),
+            "faults": sorted({outcome.fault for outcome in self.outcomes} - {""}),
+        }
+
+
+def run(plan: Plan) -> Deployment:
+    """Deploy in real time. Shows a progress bar."""
+    policy = NumpyPolicy.load(plan.policy)
+    about = policy.description["meta"]
+    if about.get("arm_digest") != UR5E.digest():
+        raise ValueError(
+            f"{plan.policy} was trained for another arm, or other limits: its arm digest is "
+            f"{about.get('arm_digest')}, ours {UR5E.digest()}; train and export it again"
+        )
+    plan.out.mkdir(parents=True, exist_ok=True)
+    scene = scenes.compile_cube_scene(str(about["env"].get("scene", "single")))
+    recording = plan.out / f"{plan.name}.mcap"
+    with _processes(plan, scene, recording) as (robot, twin):
+        task = _task(about["env"], scene, plan.task_id)
+        seeds = clear_seeds(plan, task)
+        env = ArmEnv(
+            robot,
+            task,
+            tool_kinematics(scene),
+            RemoteScene(twin, robot) if twin is not None else None,
+        )
+        clearance = Clearance(scene, plan.gap, plan.keep_out) if plan.keep_out else None
+        clock = _Clock(robot)
+        outcomes = []
+        title = f"deploy {'with' if plan.filter else 'without'} filter"
+        with tqdm(total=plan.episodes, desc=title, unit="episode") as bar:
+            for seed in seeds:
+                outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock))
+                bar.update()
+                done = sum(outcome.success for outcome in outcomes)
+                bar.set_postfix_str(f"{done} of {len(outcomes)} successful")
+        health = robot.health()
+        env.close()
+    excess = worst_excess(sent_commands(recording, UR5E.joints), UR5E)
+    return Deployment(
+        plan,
+        tuple(outcomes),
+        clock.rate_hz,
+        clock.misses,
+        health.ticks,
+        health.deadline_misses,
+        health.worst_lateness_s,
+        health.reasons,
+        excess,
+        recording,
+    )
+
+
+def clear_seeds(plan: Plan, task: Task) -> list[int]:
+    """Seeds of the episodes: those whose start the filter's own model calls safe, in order.
+
+    Nobody sets an arm down inside a region that it must stay out of, and a filter keeps a safe arm
+    safe; so a start in there is passed over, with the filter and without.
+    """
+    barrier = BarrierFilter(ur5e_model(), UR5E, make_shaper(UR5E, GuardConfig()), plan.barrier)
+    seeds: list[int] = []
+    for k in range(_DRAWS * plan.episodes):
+        seed = evaluation_seed(plan.seed, k)
+        # The generator that `Env.reset(seed=seed)` makes.
+        start = task.start(np_random(seed)[0], {})
+        if barrier.min_height(np.asarray(start.q_rad)) >= 0.0:
+            seeds.append(seed)
+        if len(seeds) == plan.episodes:
+            return seeds
+    raise ValueError(
+        f"{len(seeds)} of {_DRAWS * plan.episodes} starts are clear of table, workspace and "
+        f"keep-out {plan.keep_out} with its margin of {plan.keep_out_margin_m} m, and "
+        f"{plan.episodes} are needed; move or shrink the region"
+    )
+
+
+def film_episode(deployment: Deployment) -> Episode:
+    """The episode to show: the first successful one, or the first."""
+    outcomes = deployment.outcomes
+    return next((o for o in outcomes if o.success), outcomes[0]).film
+
+
+def deploy(options: "cli.Deploy") -> int:
+    """`robo-rl deploy`."""
+    gap, margin = gaps.quickstart(options.gap), options.keep_out_margin
+    if margin is None:
+        margin = BarrierConfig.keep_out_margin_m
+    plan = Plan(
+        policy=options.policy,
+        out=options.out,
+        episodes=options.episodes,
+        domain_id=options.domain,
+        gap=DomainGap(**gap) if gap else DomainGap(),
+        keep_out=(options.keep_out,) if options.keep_out else (),
+        keep_out_margin_m=margin,
+        filter=options.filter,
+        twin=not options.attach,
+        task_id=options.task,
+        name=time.strftime("deploy-%Y%m%d-%H%M%S"),
+    )
+    result = run(plan)
+    print(json.dumps(result.summary(), indent=2))
+    print(f"recording: {result.recording} (opens in Foxglove)")
+    return 0
+
+
+def serve_twin(options: "cli.Twin") -> int:
+    """`robo-rl twin`: until interrupted."""
+    gap = gaps.quickstart(options.gap)
+    with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
+        scene = scenes.compile_cube_scene(options.env.removeprefix("cube-"))
+        path = save_scene(scene, pathlib.Path(folder) / "scene.mjb")
+        config = twin_process.TwinConfig(
+            str(path), options.domain, DomainGap(**gap) if gap else DomainGap()
+        )
+        with Child("robo_rl.hardware.twin.process", config) as child:
+            truth = TwinScene(Ros2Link(options.domain, node_name="robo_rl_twin_command"))
+            truth.open()
+            task = _task({"form": "goal"}, scene, options.task)
+            start = task.start(np.random.default_rng(0), {})
+            truth.reset_scene(start.q_rad, start.objects, start.targets)
+            truth.close()
+            print(f"UR5e twin on ROS_DOMAIN_ID {options.domain}, loopback. Ctrl-C ends it.")
+            while child.alive:
+                time.sleep(0.2)
+            print(child.stderr_tail())
+    return 1
+
+
+class _Clock:
+    """Counts the control periods of all episodes and how long they took."""
+
+    def __init__(self, robot: RemoteRobot):
+        self._robot = robot
+        self.periods, self.misses, self.seconds = 0, 0, 0.0
+
+    @property
+    def rate_hz(self) -> float:
+        """Periods per second."""
+        return self.periods / self.seconds if self.seconds else float("nan")
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Count an episode."""
+        cadence = self._robot.cadence
+        self.periods += steps
+        self.seconds += seconds
+        self.misses += 0 if cadence is None else cadence.misses
+
+
+@contextlib.contextmanager
+def _processes(
+    plan: Plan, scene: Scene, recording: pathlib.Path
+) -> Iterator[tuple[RemoteRobot, TwinScene | None]]:
+    """The twin, if asked for, and the robot process; a client of each."""
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="robo_rl-deploy-"))
+        )
+        twin: TwinScene | None = None
+        if plan.twin:
+            path = save_scene(scene, folder / "scene.mjb")
+            twin_config = twin_process.TwinConfig(
+                str(path), plan.domain_id, plan.gap, parent_pid=os.getpid()
+            )
+            stack.enter_context(Child("robo_rl.hardware.twin.process", twin_config))
+            twin = TwinScene(Ros2Link(plan.domain_id, node_name="robo_rl_deploy"))
+            twin.open()
+            stack.callback(twin.close)
+        barrier = plan.barrier if plan.filter else None
+        config = RobotProcessConfig(
+            socket=str(folder / "private" / "robot.sock"),
+            domain_id=plan.domain_id,
+            objects=tuple(scene.names.objects),
+            barrier=barrier,
+            recording=str(recording),
+            parent_pid=os.getpid(),
+        )
+        stack.enter_context(Child("robo_rl.hardware.server.robot_process", config))
+        robot = RemoteRobot(config.socket, UR5E)
+        robot.connect()
+        stack.callback(robot.disconnect)
+        yield robot, twin
+
+
+def _task(env: Mapping[str, Any], scene: Scene, task_id: int | None) -> CubeTask:
+    known = {field.name for field in dataclasses.fields(CubeTaskConfig)}
+    options = {name: value for name, value in env.items() if name in known}
+    config = CubeTaskConfig(**{**options, "task_id": task_id})
+    return CubeTask(config, tool_kinematics(scene), np.array(UR5E.home_rad))
+
+
+def _episode(
+    env: ArmEnv,
+    policy: NumpyPolicy,
+    seed: int,
+    plan: Plan,
+    twin: TwinScene | None,
+    clearance: Clearance | None,
+    clock: _Clock,
+) -> Outcome:
+    observation, info = env.reset(seed=seed)
+    policy.reset(seed)
+    _truths(twin)  # drop those from before the episode
+    states, truths = [env.state], []
+    success, fault = False, ""
+    began = time.monotonic()
+    for _ in range(MAX_STEPS):
+        observation, _, terminated, truncated, info = env.step(policy.act(observation))
+        states.append(env.state)
+        truths += _truths(twin)
+        success, fault = bool(info["success"]), str(info.get("fault", ""))
+        if terminated or truncated:
+            break
+    clock.add(len(states) - 1, time.monotonic() - began)
+    margins = np.full((0, 2), np.nan)
+    if truths and clearance is not None:
+        distances = clearance.distances(np.array([truth.q_rad for truth in truths]))
+        times = np.array([truth.t_host_s for truth in truths]) - began
+        margins = np.column_stack((times, distances))
+    return Outcome(
+        success,
+        len(states) - 1,
+        float(margins[:, 1].min()) if len(margins) else float("nan"),
+        fault,
+        _film(states, env.task.targets, plan.keep_out, 1.0 / env.period_s),
+        margins,
+    )
+
+
+def _truths(twin: TwinScene | None) -> list[TwinTruth]:
+    return [] if twin is None else twin.truths()
+
+
+def _film(
+    states: Sequence[ArmState],
+    targets: Mapping[str, Pose],
+    spheres: Sequence[Sphere],
+    rate_hz: float,
+) -> Episode:
+    names = states[0].objects
+    return Episode(
+        q_rad=np.array([state.q_rad for state in states]),
+        gripper=np.array([state.gripper_closedness for state in states]),
+        objects={n: np.array([_row(state.objects[n]) for state in states]) for n in names},
+        targets={name: _row(pose) for name, pose in targets.items()},
+        spheres=np.array(spheres, dtype=float).reshape(-1, 4),
+        rate_hz=rate_hz,
+    )
+
+
+def _row(pose: Pose) -> np.ndarray:
+    return np.concatenate((pose.position_m, pose.quaternion_wxyz))

@@ -1,0 +1,127 @@
+import dataclasses
+
+import pytest
+
+from robo_rl import agents
+from robo_rl.launch import cli
+from robo_rl.learn import recipes
+from robo_rl.nn.networks import NetConfig
+from robo_rl.workflow import methods, settings, training
+
+
+def test_an_option_has_the_type_of_what_it_replaces():
+    config = settings.with_options(
+        agents.cql.Config(), ["samples=4", "weight=1", "lagrange=true", "actor_q=mean"]
+    )
+    assert (config.samples, config.weight, config.lagrange, config.actor_q) == (
+        4,
+        1.0,
+        True,
+        "mean",
+    )
+    assert isinstance(config.weight, float)
+
+
+def test_dotted_names_reach_into_a_network():
+    config = settings.with_options(
+        agents.fql.Config(), ["critic.hidden=64,32", "critic.layer_norm=before", "actor.hidden=8"]
+    )
+    expected = dataclasses.replace(agents.fql.Config().critic, hidden=(64, 32), layer_norm="before")
+    assert config.critic == expected
+    assert config.actor.hidden == (8,)
+    assert config.flow == agents.fql.Config().flow
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("samples", "expected NAME=VALUE, such as"),
+        ("sample=3", "no such setting; is samples .*meant.*`robo-rl methods NAME` lists"),
+        ("critic=3", "no such setting; is critics "),
+        ("hidden=3", "no such setting; is actor.hidden or critic.hidden meant"),
+        ("xyz=3", "no such setting; `robo-rl methods"),
+        ("critic.hidden=64,wide", "--option critic.hidden=64,wide: expected a int"),
+        ("critic.layer_norm=both", "NetConfig.layer_norm must be one of none, before, after"),
+        ("lagrange=yes", "expected true or false"),
+        ("samples=0", "samples must be"),
+    ],
+)
+def test_a_bad_option_is_named(option, message):
+    with pytest.raises(ValueError, match=message):
+        settings.with_options(agents.cql.Config(), [option])
+
+
+@pytest.mark.parametrize("name", sorted(agents.AGENTS))
+def test_every_setting_of_every_agent_can_be_given_as_it_is_shown(name):
+    config = agents.get(name).Config()
+    shown = [f"{s.name}={settings.shown(s.default)}" for s in settings.settings(config)]
+    assert settings.with_options(config, shown) == config
+
+
+def test_a_setting_is_told_with_what_stands_below_it_in_the_source():
+    """Those of a config that extends another, and of a network within it, too."""
+    texts = {s.name: s.text for s in settings.settings(agents.cql.Config())}
+    assert texts["samples"] == "Actions of each of the three kinds."
+    assert texts["utd"].startswith("Critic steps an update")
+    assert texts["critic.layer_norm"].startswith("Where LayerNorm stands")
+
+
+def test_all_methods_and_recipes_are_listed_with_what_they_are():
+    lines = methods.report()
+    for name in (*agents.AGENTS, *recipes.RECIPES):
+        assert f"\n  {name} " in lines
+    assert all(recipe.about for recipe in recipes.RECIPES.values())
+
+
+def test_an_agent_and_the_recipe_of_its_name_are_told_together():
+    lines = methods.report("iql")
+    assert "expectile=0.7" in lines
+    assert "warmup_steps=0" in lines
+    assert "encoder" not in lines  # it reads no images
+    assert "actor.encoder.features=512" in methods.report("fql")
+
+
+def test_an_unknown_method_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"called 'sacc'; known: .*\bsac\b.*\bwsrl\b"):
+        methods.report("sacc")
+
+
+def test_options_go_before_what_a_recipe_fixes():
+    recipe, config = methods.tuned(
+        recipes.get("wsrl"), agents.sac.Config(), ("utd=8", "actor_lr=0.001", "critics=3")
+    )
+    configured = recipe.configure(config)
+    assert (configured.utd, configured.actor_lr, configured.critics) == (8, 0.001, 3)
+    assert configured.actor_q == "min"  # of the recipe, as before
+
+
+def test_only_a_fresh_start_takes_other_networks():
+    small = ("critic.hidden=8",)
+    recipe, config = methods.tuned(recipes.get("rlpd"), agents.sac.Config(), small)
+    assert recipe.configure(config).critic == NetConfig(hidden=(8,), layer_norm="before")
+    with pytest.raises(ValueError, match="networks are those of the run"):
+        methods.tuned(recipes.get("wsrl"), agents.sac.Config(), small)
+    with pytest.raises(ValueError, match="start=fresh: there is no such setting"):
+        methods.tuned(recipes.get("wsrl"), agents.sac.Config(), ("start=fresh",))
+
+
+def test_train_hands_its_options_to_the_loop_and_the_agent(monkeypatch):
+    asked = {}
+
+    class Asked(Exception):
+        pass
+
+    def start(out, name, config, view, loop, *others):
+        asked.update(config=config, loop=loop)
+        raise Asked
+
+    monkeypatch.setattr(training, "start_offline", start)
+    monkeypatch.setattr(training, "learning_setting", lambda dataset: ({}, 0.0))
+    options = cli.Train(
+        "x", agent="fql", batch_size=64, frames=3, chunk=5, option=("alpha=3", "flow.hidden=8")
+    )
+    with pytest.raises(Asked):
+        training.train(options)
+    loop, config = asked["loop"], asked["config"]
+    assert (loop.batch_size, loop.frames, loop.chunk) == (64, 3, 5)
+    assert (config.alpha, config.flow.hidden) == (3.0, (8,))
