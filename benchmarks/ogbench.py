@@ -41,7 +41,7 @@ from robo_rl.runs import configs, files, sessions
 from robo_rl.runs.checkpoints import Checkpoints
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.export import Interface
-from robo_rl.workflow import evaluate, record, training
+from robo_rl.workflow import collect, evaluate
 
 PAPER_STEPS, PAPER_ROWS, EPISODE = 1_000_000, 1_000_000, 1_000
 JUDGED = 3

@@ -161,7 +161,9 @@ class NumpyPolicy:
         self.action_size = int(description["action"]["size"])
         self.chunk = int(description["action"].get("chunk", 1))
         """H, the actions that are computed at once."""
-        self.rate_hz = float(description["rate_hz"])
+        rate_hz = description["rate_hz"]
+        self.rate_hz = None if rate_hz is None else float(rate_hz)
+        """None where nobody knows at which rate it acts."""
         self._mean = _float32(arrays, "normaliser/mean", (self.observation_size,))
         self._std = _float32(arrays, "normaliser/std", (self.observation_size,))
         if not (self._std > 0.0).all():

@@ -45,6 +45,7 @@ def write_dataset(
     env: str | EnvSpec | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     card: Card | None = None,
+    references: Mapping[str, float] | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
     """Write a Minari dataset and return its folder.
@@ -61,6 +62,7 @@ def write_dataset(
         env: Environment id or spec for `recover_environment`; the id need not be registered.
         env_kwargs: JSON values added to the spec's own.
         card: Description, authors and so on.
+        references: `ref_min_score` and `ref_max_score`, the returns of normalised scores 0 and 100.
         overwrite: Replace a dataset of this name.
 
     Raises:
@@ -105,6 +107,7 @@ def write_dataset(
                 "minari_version": minari.__version__,
                 METADATA_KEY: provenance.to_json(),
                 **_card_fields(card or Card()),
+                **(references or {}),
             }
         )
         _sync(staging / "data" / METADATA_FILE)

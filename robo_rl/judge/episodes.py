@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -36,6 +36,8 @@ class Episodes:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     truncated: tuple[bool, ...]
+    told: bool = True
+    """Whether the environment says what success is; where it does not, returns count alone."""
 
     @property
     def success_rate(self) -> float:
@@ -47,22 +49,62 @@ class Episodes:
         """Wilson interval of the success rate."""
         return wilson_interval(sum(self.success), len(self.success))
 
+    @property
+    def mean_return(self) -> float:
+        """Mean return of an episode."""
+        return float(np.mean(self.returns))
+
+    @property
+    def return_ci95(self) -> tuple[float, float]:
+        """Percentile bootstrap interval of the mean return, from a fixed seed."""
+        rng = np.random.default_rng(0)
+        low, high = bootstrap_interval(np.array(self.returns, np.float64), 1000, 0.95, rng)
+        return float(low), float(high)
+
     def summary(self) -> dict[str, float]:
-        """Flat numbers for metrics files."""
+        """Flat numbers for metrics files; of success only where the environment tells it."""
         low, high = self.ci95
+        success = {"success": self.success_rate, "success_low": low, "success_high": high}
+        return_low, return_high = self.return_ci95
         return {
             "episodes": float(len(self.success)),
-            "success": self.success_rate,
-            "success_low": low,
-            "success_high": high,
-            "return": float(np.mean(self.returns)),
+            **(success if self.told else {}),
+            "return": self.mean_return,
+            "return_low": return_low,
+            "return_high": return_high,
             "length": float(np.mean(self.lengths)),
             "truncations": float(sum(self.truncated)),
         }
 
 
+def normalised_score(mean_return: float, references: Mapping[str, float]) -> float | None:
+    """100 * (return - low) / (high - low), D4RL's score; None without both references.
+
+    Args:
+        mean_return: of an episode.
+        references: `ref_min_score` and `ref_max_score`, as Minari's datasets store them.
+    """
+    if not {"ref_min_score", "ref_max_score"} <= references.keys():
+        return None
+    low, high = references["ref_min_score"], references["ref_max_score"]
+    return None if high == low else 100.0 * (mean_return - low) / (high - low)
+
+
+def bootstrap_interval(
+    samples: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval (...) of the mean of `samples` (N, ...) over N."""
+    size = len(samples)
+    counts = rng.multinomial(size, np.full(size, 1.0 / size), size=resamples)
+    means = np.tensordot(counts / size, samples, axes=1)
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
 def merge(parts: Iterable[Episodes]) -> Episodes:
     """All episodes of several workers, in the order of their seeds."""
+    parts = list(parts)
     rows = sorted(
         row
         for part in parts
@@ -72,7 +114,7 @@ def merge(parts: Iterable[Episodes]) -> Episodes:
     )
     if not rows:
         raise ValueError("merge: no episodes")
-    return Episodes(*(tuple(column) for column in zip(*rows, strict=True)))
+    return _episodes(rows, all(part.told for part in parts))
 
 
 def evaluation_seeds(seed: int, episodes: int) -> tuple[int, ...]:
@@ -91,25 +133,35 @@ def evaluate(
     `begin` is called with the seed before each episode: a policy that draws noise draws it from
     there, and one that plays chunks of actions drops what is left of the last one.
     """
-    rows = []
+    rows, told = [], True
     for seed in seeds:
         if begin is not None:
             begin(seed)
-        rows.append(_episode(env, policy, seed))
+        row, says = _episode(env, policy, seed)
+        rows.append(row)
+        told &= says
     if not rows:
         raise ValueError("evaluate: needs at least one seed")
-    return Episodes(*(tuple(column) for column in zip(*rows, strict=True)))
+    return _episodes(rows, told)
+
+
+def _episodes(rows: Sequence[tuple[int, bool, float, int, bool]], told: bool) -> Episodes:
+    seeds, success, returns, lengths, truncated = zip(*rows, strict=True)
+    return Episodes(seeds, success, returns, lengths, truncated, told)
 
 
 def _episode(
     env: gymnasium.Env[Any, Any], policy: Callable[[Any], np.ndarray], seed: int
-) -> tuple[int, bool, float, int, bool]:
+) -> tuple[tuple[int, bool, float, int, bool], bool]:
+    """A row of `Episodes`, and whether `info` told of success."""
     obs, _ = env.reset(seed=seed)
-    success, total, length = False, 0.0, 0
+    success, told, total, length = False, False, 0.0, 0
     while True:
         obs, reward, terminated, truncated, info = env.step(policy(obs))
+        told |= "success" in info
         success |= bool(info.get("success", False))
         total += float(reward)
         length += 1
         if terminated or truncated:
-            return seed, success, total, length, bool(truncated and not terminated)
+            row = seed, success, total, length, bool(truncated and not terminated)
+            return row, told

@@ -14,6 +14,8 @@ import dataclasses
 
 import numpy as np
 
+from robo_rl.judge.episodes import bootstrap_interval
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -95,18 +97,6 @@ def _upper_bound(
     count = np.maximum(pulled, 1)
     bonus = unit * np.sqrt(alpha * np.log(max(step, 1)) / count)
     return np.where(pulled > 0, total / count + bonus, np.inf)
-
-
-def bootstrap_interval(
-    samples: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval (...) of the mean of `samples` (N, ...) over N."""
-    size = len(samples)
-    counts = rng.multinomial(size, np.full(size, 1.0 / size), size=resamples)
-    means = np.tensordot(counts / size, samples, axes=1)
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
-    return low, high
 
 
 def recommend(scores: np.ndarray) -> int:

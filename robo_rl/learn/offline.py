@@ -145,12 +145,31 @@ def train(
     return state
 
 
+def check(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> None:
+    """Raise ValueError where `train` would refuse these transitions; no teacher is asked.
+
+    The method's `init` and `update` are traced on their shapes, nothing is computed.
+    """
+    rows = _checked(_rows(agent, config, transitions, loop, _no_teacher(transitions)))
+    size = loop.batch_size * int(getattr(config, "utd", 1))
+    example = _at(rows, slice(1), jnp.asarray)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), example
+    )
+    state = jax.eval_shape(functools.partial(agent.init, config), jax.random.key(0), example)
+    jax.eval_shape(functools.partial(agent.update, config), state, batch)
+
+
 def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop) -> State:
     """The state at step 0: normaliser fitted on the data if asked for, one state a seed."""
-    width = np.asarray(transitions["actions"]).shape[-1]
-    # Only shapes are read of the rows: the teacher need not be asked, nor be there.
-    rows = _rows(agent, config, transitions, loop, lambda obs: np.zeros((len(obs), width)))
+    rows = _rows(agent, config, transitions, loop, _no_teacher(transitions))
     return _first_state(agent, config, transitions, rows, loop)
+
+
+def _no_teacher(transitions: Transitions) -> Controller:
+    """Stands in where only shapes are read of the rows: a teacher need not be there."""
+    width = np.asarray(transitions["actions"]).shape[-1]
+    return lambda obs: np.zeros((len(obs), width))
 
 
 def _first_state(

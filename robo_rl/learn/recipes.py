@@ -167,6 +167,10 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
+    "sac": Recipe(
+        "From scratch, without data (Haarnoja et al. 2018).",
+        warmup_actions="uniform",
+    ),
     "rlpd": Recipe(
         "From scratch, half of each batch offline, many critic steps (Ball et al. 2023).",
         offline_fraction=0.5,

@@ -38,6 +38,10 @@ class ParityError(RuntimeError):
     """The exported policy does not compute what the trained one does."""
 
 
+class NotExportable(ValueError):
+    """A policy that the NumPy runtime cannot compute."""
+
+
 class Runnable(Protocol):
     """What a loader returns."""
 
@@ -49,7 +53,8 @@ class Runnable(Protocol):
 class Interface:
     """What the policy reads and writes on the robot."""
 
-    rate_hz: float
+    rate_hz: float | None
+    """None where nobody knows it."""
     observation: Sequence[str] = ()
     """Name of every entry, if known."""
     action: Sequence[str] = ()
@@ -59,7 +64,7 @@ class Interface:
     """Environment, arm spec digest, run, step: whatever a deployment should check or show."""
 
     def __post_init__(self) -> None:
-        if not self.rate_hz > 0.0:
+        if self.rate_hz is not None and not self.rate_hz > 0.0:
             raise ValueError(f"Interface.rate_hz must be > 0, got {self.rate_hz}")
         if self.chunk < 1:
             raise ValueError(f"Interface.chunk must be >= 1, got {self.chunk}")
@@ -117,11 +122,11 @@ def probe_observations(observations: np.ndarray, count: int = 1000, seed: int = 
 
 
 def check_exportable(policy: Policy) -> None:
-    """ValueError where the policy reads more than one vector: the NumPy runtime has no encoder."""
+    """NotExportable where the policy reads more than a vector: NumPy's runtime has no encoder."""
     mean = _base(policy).normaliser.mean
     if isinstance(mean, Mapping):
         read = sorted({*mean, *_base(policy).params.get(ENCODER, {})})
-        raise ValueError(
+        raise NotExportable(
             f"export: this policy reads {', '.join(read)} by an encoder; an exported policy runs "
             "with NumPy alone, which has perceptrons on one vector only. Act with it in JAX, by "
             "the agent's `act` on the run's checkpoint"

@@ -1,48 +1,102 @@
-"""`robo-rl select`: which of several runs to deploy, and what it costs online to find out."""
+"""Which of several runs to deploy, and what it costs online to find out."""
 
+import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge import selection
-from robo_rl.judge.episodes import Episodes, evaluation_seeds
+from robo_rl.judge.episodes import Episodes, bootstrap_interval, evaluation_seeds
 from robo_rl.judge.selection import Deployed, Protocol
 from robo_rl.runs import files
 from robo_rl.runs import report as reporting
 from robo_rl.runs.configs import to_json
-from robo_rl.runs.directory import RunDirectory
-from robo_rl.workflow import evaluate, gaps, training
-
-if TYPE_CHECKING:
-    from robo_rl.launch import cli
+from robo_rl.workflow import environment, evaluate
+from robo_rl.workflow.export import export
+from robo_rl.workflow.run import load_run
 
 EVALUATIONS = "evaluations"
 """Folder in a run directory with the episodes of its policies that were run before."""
 
 
-def select(options: "cli.Select") -> int:
-    """`robo-rl select`."""
-    env = {**common_env(options.sources), "gap": gaps.quickstart(options.gap)}
-    protocol = Protocol(pulls=options.pulls, policies=options.policies, seed=options.seed)
-    results = [
-        episodes_of(source, env, options.episodes, options.seed, options.workers)
-        for source in options.sources
-    ]
-    names = [str(source) for source in options.sources]
-    scores = score_matrix(results, options.score)
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a few online episodes would choose among runs."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    """Of each run: name, mean score with interval, success and return."""
+    best: int
+    deployed: Deployed
+    score: str
+    figures: pathlib.Path
+    page: pathlib.Path
+
+    @property
+    def recommended(self) -> pathlib.Path:
+        """The run to deploy."""
+        return pathlib.Path(self.rows[self.best]["run"])
+
+    def __str__(self) -> str:
+        return _table(self.rows, self.best, self.deployed, self.score)
+
+
+def choose(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    episodes: int = 50,
+    pulls: int = 100,
+    policies: int = 8,
+    score: str = "success",
+    env: str | EnvSetting | None = None,
+    max_episode_steps: int | None = None,
+    gap: float = 0.0,
+    seed: int = 0,
+    workers: int = 2,
+    out: str | os.PathLike[str] = "runs/select.json",
+) -> Choice:
+    """Choose among runs of one environment, and say how many online episodes that takes.
+
+    Evaluates each run's newest policy, then plays the choice by a UCB bandit many times over.
+
+    Args:
+        sources: run directories, two at least.
+        episodes: evaluated for each run; those of an earlier evaluation are used again.
+        pulls: the most online episodes that a play may spend.
+        policies: drawn from the runs for a play.
+        score: "success" or "return".
+        env: where; None is the environment of all the runs.
+        max_episode_steps: its step limit, where its own is not meant.
+        gap: strength of the domain gap of the simulated arm.
+        seed: of the evaluation episodes and of the plays.
+        workers: processes side by side.
+        out: file for the figures; the page goes beside it, as .html.
+    """
+    paths = [pathlib.Path(source) for source in sources]
+    setting = common_env(paths, env, max_episode_steps)
+    setting = environment.with_gap(setting, gap)
+    protocol = Protocol(pulls=pulls, policies=policies, seed=seed)
+    results = [episodes_of(path, setting, episodes, seed, workers) for path in paths]
+    if score == "success" and not all(result.told for result in results):
+        raise ValueError(
+            f"environment {setting.id} does not say what success is; choose by --score return"
+        )
+    scores = score_matrix(results, score)
     best = selection.recommend(scores)
     deployed = selection.expected(scores, protocol)
-    rows = _rows(names, results, scores, options.score)
+    rows = _rows([str(path) for path in paths], results, scores, score)
+    figures = pathlib.Path(out)
     files.write_json(
-        _prepared(options.out),
+        _prepared(figures),
         {
-            "score": options.score,
-            "env": env,
+            "score": score,
+            "env": setting.to_json(),
             "protocol": to_json(protocol),
             "policies": rows,
             "recommended": rows[best],
@@ -51,14 +105,16 @@ def select(options: "cli.Select") -> int:
             },
         },
     )
-    page = options.out.with_suffix(".html")
-    _write_page(page, rows, best, deployed, options)
-    print(_table(rows, best, deployed, options.score))
-    print(f"figures: {options.out}\nreport: {page}")
-    return 0
+    page = figures.with_suffix(".html")
+    _write_page(page, rows, best, deployed, score)
+    return Choice(tuple(rows), best, deployed, score, figures, page)
 
 
-def common_env(sources: Sequence[pathlib.Path]) -> dict[str, Any]:
+def common_env(
+    sources: Sequence[pathlib.Path],
+    env: str | EnvSetting | None = None,
+    limit: int | None = None,
+) -> EnvSetting:
     """The environment of all runs, apart from a gap that some were finetuned on.
 
     Raises before anything has been evaluated: for fewer than two runs, for one that is there twice,
@@ -68,32 +124,40 @@ def common_env(sources: Sequence[pathlib.Path]) -> dict[str, Any]:
         raise ValueError(f"select chooses among at least 2 runs, got {len(sources)}")
     if len({source.resolve() for source in sources}) < len(sources):
         raise ValueError("select: a run is given twice")
-    envs = []
+    settings = []
     for source in sources:
-        run = RunDirectory.open(source)
-        run.checkpoints.latest()
-        envs.append({name: v for name, v in run.config["env"].items() if name != "gap"})
-        if envs[-1] != envs[0]:
+        run = load_run(source)
+        run.directory.checkpoints.latest()
+        if env is None and run.env is None:
+            raise EnvError(f"run {source} knows no environment; name one with --env")
+        settings.append(None if run.env is None else run.env.with_kwargs(gap=None))
+        if env is None and settings[-1] != settings[0]:
             raise ValueError(
-                f"the runs are of different environments: {sources[0]} of {envs[0]}, "
-                f"{source} of {envs[-1]}"
+                f"the runs are of different environments: {sources[0]} of {settings[0]}, "
+                f"{source} of {settings[-1]}"
             )
-    return envs[0]
+    if env is not None or limit is not None:
+        return environment.named(env if env is not None else settings[0], limit)  # type: ignore[arg-type]
+    assert settings[0] is not None
+    return settings[0]
 
 
 def episodes_of(
-    source: pathlib.Path, env: Mapping[str, Any], count: int, seed: int, workers: int
+    source: pathlib.Path, setting: EnvSetting, count: int, seed: int, workers: int
 ) -> Episodes:
     """Episodes of a run's newest policy; those that were run before are not run again."""
-    folder, _ = training.export_run(source)
+    run = load_run(source)
+    folder = export(run).folder
     digest = str(NumpyPolicy.load(folder).description["sha256"])
     seeds = evaluation_seeds(seed, count)
-    about = {"policy": digest, "env": dict(env)}
+    about = {"policy": digest, "env": setting.to_json()}
     key = hashlib.sha256(json.dumps([about, seed], sort_keys=True).encode()).hexdigest()[:16]
     path = source / EVALUATIONS / f"{key}.json"
     stored = _stored(path, seeds)
     if stored is None:
-        stored = evaluate.evaluate_policy(folder, env, count, seed, workers, source.name)
+        stored = evaluate.evaluate_policy(
+            folder, setting, run.spaces, count, seed, workers, source.name
+        )
         files.write_json(_prepared(path), {**about, "episodes": to_json(stored)})
     return stored
 
@@ -109,11 +173,13 @@ def _stored(path: pathlib.Path, seeds: Sequence[int]) -> Episodes | None:
     if not path.exists():
         return None
     table = files.read_json(path)["episodes"]
+    told = bool(table.pop("told", True))
     row_of = {number: row for row, number in enumerate(table["seeds"])}
     if not row_of.keys() >= set(seeds):
         return None
     rows = sorted(row_of[number] for number in seeds)
-    return Episodes(**{name: tuple(column[row] for row in rows) for name, column in table.items()})
+    columns = {name: tuple(column[row] for row in rows) for name, column in table.items()}
+    return Episodes(**columns, told=told)
 
 
 def _rows(
@@ -126,7 +192,7 @@ def _rows(
         if score == "success":  # Wilson's: a bootstrap of failures alone has no width
             low, high = result.ci95
         else:
-            low, high = (float(x) for x in selection.bootstrap_interval(each, 1000, 0.95, rng))
+            low, high = (float(x) for x in bootstrap_interval(each, 1000, 0.95, rng))
         out.append(
             {
                 "run": name,
@@ -170,7 +236,7 @@ def _write_page(
     rows: Sequence[Mapping[str, Any]],
     best: int,
     deployed: Deployed,
-    options: "cli.Select",
+    score: str,
 ) -> None:
     pulls = list(range(1, len(deployed.mean) + 1))
     curve = reporting.Curve(
@@ -179,13 +245,13 @@ def _write_page(
     chart = reporting.line_chart(
         [curve],
         "online episodes",
-        options.score,
+        score,
         "Expected score of the policy that is deployed, with its 95 % interval over plays. Dashed: "
         "the best of all.",
         threshold=max(row["mean"] for row in rows),
     )
     table = reporting.table(
-        ["run", options.score, "low", "high", "success", "return"],
+        ["run", score, "low", "high", "success", "return"],
         [[r["run"], r["mean"], *r["ci95"], r["success"], r["return"]] for r in rows],
     )
     reporting.write_page(

@@ -1,4 +1,4 @@
-"""`robo-rl deploy | twin`: an exported policy on an arm over ROS 2, guarded and recorded.
+"""An exported policy on an arm over ROS 2, guarded and recorded.
 
 Three processes: this one runs the policy (no JAX), the robot process is the sole writer and runs
 the guards, the twin is the arm. On a real arm the third is the arm's own driver.
@@ -6,22 +6,23 @@ the guards, the twin is the arm. On a real arm the third is the arm's own driver
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
 from tqdm import tqdm
 
+from robo_rl.envs import registry
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.kinematics import tool_kinematics
 from robo_rl.envs.ogbench import scenes
 from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
 from robo_rl.hardware.contracts import ArmState, Pose
 from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
@@ -42,11 +43,7 @@ from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn.seeds import evaluation_seed
 from robo_rl.workflow import gaps
 from robo_rl.workflow.clearance import Clearance, Sphere
-from robo_rl.workflow.evaluate import MAX_STEPS
 from robo_rl.workflow.video import Episode
-
-if TYPE_CHECKING:
-    from robo_rl.launch import cli
 
 _DRAWS = 20
 """Starts to draw for an episode before giving up."""
@@ -155,10 +152,15 @@ def run(plan: Plan) -> Deployment:
             f"{about.get('arm_digest')}, ours {UR5E.digest()}; train and export it again"
         )
     plan.out.mkdir(parents=True, exist_ok=True)
-    scene = scenes.compile_cube_scene(str(about["env"].get("scene", "single")))
+    setting = EnvSetting.from_json(about["env"])
+    known = registry.find(setting.id)
+    arguments = {**known.kwargs, **setting.kwargs}
+    steps = setting.max_episode_steps or known.max_episode_steps
+    assert steps is not None  # every scene of ours has a limit
+    scene = scenes.compile_cube_scene(str(arguments["scene"]))
     recording = plan.out / f"{plan.name}.mcap"
     with _processes(plan, scene, recording) as (robot, twin):
-        task = _task(about["env"], scene, plan.task_id)
+        task = _task(arguments, scene, plan.task_id)
         seeds = clear_seeds(plan, task)
         env = ArmEnv(
             robot,
@@ -172,7 +174,7 @@ def run(plan: Plan) -> Deployment:
         title = f"deploy {'with' if plan.filter else 'without'} filter"
         with tqdm(total=plan.episodes, desc=title, unit="episode") as bar:
             for seed in seeds:
-                outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock))
+                outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock, steps))
                 bar.update()
                 done = sum(outcome.success for outcome in outcomes)
                 bar.set_postfix_str(f"{done} of {len(outcomes)} successful")
@@ -222,51 +224,82 @@ def film_episode(deployment: Deployment) -> Episode:
     return next((o for o in outcomes if o.success), outcomes[0]).film
 
 
-def deploy(options: "cli.Deploy") -> int:
-    """`robo-rl deploy`."""
-    gap, margin = gaps.quickstart(options.gap), options.keep_out_margin
-    if margin is None:
-        margin = BarrierConfig.keep_out_margin_m
+def deploy(
+    policy: str | os.PathLike[str],
+    *,
+    episodes: int = 5,
+    task: int = 2,
+    domain: int = 0,
+    attach: bool = False,
+    gap: float = 0.0,
+    keep_out: Sphere | None = None,
+    keep_out_margin: float | None = None,
+    filter: bool = True,  # noqa: A002 - as the command's flag
+    out: str | os.PathLike[str] = "runs/deploy",
+) -> Deployment:
+    """Run an exported policy on an arm over ROS 2, guarded, filtered and recorded.
+
+    Args:
+        policy: folder of an exported policy.
+        episodes: how many.
+        task: which task of the scene that the policy is at home in.
+        domain: ROS_DOMAIN_ID.
+        attach: drive the arm that is on the bus already; otherwise a twin is started.
+        gap: strength of the domain gap of that twin.
+        keep_out: centre x y z and radius in m of a sphere that the hand must not enter, base frame.
+        keep_out_margin: distance in m that the filter keeps beyond it; None: the filter's default.
+        filter: the barrier filter; the other guards are always on.
+        out: folder for recordings.
+    """
+    difference = gaps.quickstart(gap)
     plan = Plan(
-        policy=options.policy,
-        out=options.out,
-        episodes=options.episodes,
-        domain_id=options.domain,
-        gap=DomainGap(**gap) if gap else DomainGap(),
-        keep_out=(options.keep_out,) if options.keep_out else (),
-        keep_out_margin_m=margin,
-        filter=options.filter,
-        twin=not options.attach,
-        task_id=options.task,
+        policy=pathlib.Path(policy),
+        out=pathlib.Path(out),
+        episodes=episodes,
+        domain_id=domain,
+        gap=DomainGap(**difference) if difference else DomainGap(),
+        keep_out=(keep_out,) if keep_out else (),
+        keep_out_margin_m=(
+            BarrierConfig.keep_out_margin_m if keep_out_margin is None else keep_out_margin
+        ),
+        filter=filter,
+        twin=not attach,
+        task_id=task,
         name=time.strftime("deploy-%Y%m%d-%H%M%S"),
     )
-    result = run(plan)
-    print(json.dumps(result.summary(), indent=2))
-    print(f"recording: {result.recording} (opens in Foxglove)")
-    return 0
+    return run(plan)
 
 
-def serve_twin(options: "cli.Twin") -> int:
-    """`robo-rl twin`: until interrupted."""
-    gap = gaps.quickstart(options.gap)
+def serve_twin(
+    scene_name: str, task_id: int, domain: int, gap: float, say: Callable[[str], None]
+) -> str:
+    """Run a twin in real time until it ends or is interrupted; its last words.
+
+    Args:
+        scene_name: one of OGBench's cube scenes.
+        task_id: the task that is set out at the start.
+        domain: ROS_DOMAIN_ID.
+        gap: strength of the domain gap.
+        say: told when the twin is there.
+    """
+    difference = gaps.quickstart(gap)
     with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
-        scene = scenes.compile_cube_scene(options.env.removeprefix("cube-"))
+        scene = scenes.compile_cube_scene(scene_name)
         path = save_scene(scene, pathlib.Path(folder) / "scene.mjb")
         config = twin_process.TwinConfig(
-            str(path), options.domain, DomainGap(**gap) if gap else DomainGap()
+            str(path), domain, DomainGap(**difference) if difference else DomainGap()
         )
         with Child("robo_rl.hardware.twin.process", config) as child:
-            truth = TwinScene(Ros2Link(options.domain, node_name="robo_rl_twin_command"))
+            truth = TwinScene(Ros2Link(domain, node_name="robo_rl_twin_command"))
             truth.open()
-            task = _task({"form": "goal"}, scene, options.task)
+            task = _task({"form": "goal"}, scene, task_id)
             start = task.start(np.random.default_rng(0), {})
             truth.reset_scene(start.q_rad, start.objects, start.targets)
             truth.close()
-            print(f"UR5e twin on ROS_DOMAIN_ID {options.domain}, loopback. Ctrl-C ends it.")
+            say(f"UR5e twin on ROS_DOMAIN_ID {domain}, loopback. Ctrl-C ends it.")
             while child.alive:
                 time.sleep(0.2)
-            print(child.stderr_tail())
-    return 1
+            return child.stderr_tail()
 
 
 class _Clock:
@@ -339,6 +372,7 @@ def _episode(
     twin: TwinScene | None,
     clearance: Clearance | None,
     clock: _Clock,
+    steps: int,
 ) -> Outcome:
     observation, info = env.reset(seed=seed)
     policy.reset(seed)
@@ -346,7 +380,7 @@ def _episode(
     states, truths = [env.state], []
     success, fault = False, ""
     began = time.monotonic()
-    for _ in range(MAX_STEPS):
+    for _ in range(steps):
         observation, _, terminated, truncated, info = env.step(policy.act(observation))
         states.append(env.state)
         truths += _truths(twin)

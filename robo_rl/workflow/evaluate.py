@@ -1,91 +1,230 @@
-"""Evaluation of exported policies in worker processes: the figures do not depend on how many."""
+"""Judging a policy in its environment: the figures do not depend on how many processes help."""
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
+import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from tqdm import tqdm
 
-from robo_rl.envs import make
-from robo_rl.envs.ogbench import scenes
-from robo_rl.hardware.runtime.policy import NumpyPolicy
-from robo_rl.hardware.twin.mujoco_device import save_scene
-from robo_rl.judge.episodes import Episodes, evaluate, evaluation_seeds, merge
+from robo_rl.data.spaces import Spaces
+from robo_rl.envs import registry
+from robo_rl.envs.registry import EnvError, EnvSetting
+from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
+from robo_rl.judge.episodes import Episodes, evaluation_seeds, merge, normalised_score
+from robo_rl.judge.episodes import evaluate as judge
+from robo_rl.runs import configs
+from robo_rl.workflow import environment
+
+if TYPE_CHECKING:  # processes that run environments import no JAX
+    from robo_rl.workflow.run import Run
+
+_PART_COUNT = 20
+
+_env: gymnasium.Env[Any, Any]
+_policy: NumpyPolicy
+_failure: Exception | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a policy did, where."""
+
+    episodes: Episodes
+    env: EnvSetting
+    references: Mapping[str, float]
+    policy: str
+    """Digest of the exported policy; empty for one that acts in JAX."""
+
+    @property
+    def score(self) -> float | None:
+        """D4RL's normalised score; None where the data have no references."""
+        return normalised_score(self.episodes.mean_return, self.references)
+
+    def __str__(self) -> str:
+        return describe(self.episodes, self.references)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            **self.episodes.summary(),
+            "score": self.score,
+            "env": self.env.to_json(),
+            "policy": self.policy,
+        }
+
+
+def evaluate(
+    source: "str | os.PathLike[str] | Run",
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    workers: int = 2,
+    env: str | EnvSetting | None = None,
+    max_episode_steps: int | None = None,
+    gap: float = 0.0,
+    step: int | None = None,
+    video: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Judge a run, or an exported policy, on seeds that training never sees.
+
+    Args:
+        source: run, its folder, or the folder of an exported policy.
+        episodes: how many.
+        seed: of the evaluation episodes.
+        workers: processes side by side; 0 evaluates here, in this one. A policy that cannot be
+            exported acts here, in JAX.
+        env: where; None is where the policy is at home.
+        max_episode_steps: its step limit, where its own is not meant.
+        gap: strength of the domain gap of the simulated arm.
+        step: checkpoint of a run; the newest by default.
+        video: an .mp4 for the first episode; needs off-screen OpenGL.
+    """
+    if episodes < 1:
+        raise ValueError(f"--episodes must be >= 1, got {episodes}")
+    subject = subject_of(source, step)
+    setting = _setting(subject, env, max_episode_steps, gap)
+    registry.check_fits(setting, subject.spaces, str(subject.name))
+    if subject.folder is None or workers == 0:
+        result = _here(subject, setting, evaluation_seeds(seed, episodes))
+    else:
+        result = evaluate_policy(subject.folder, setting, subject.spaces, episodes, seed, workers)
+    if video is not None:
+        from robo_rl.workflow import film  # late: it needs OpenGL and an encoder
+
+        film.episode(subject, setting, evaluation_seeds(seed, 1)[0], pathlib.Path(video))
+    return Evaluation(result, setting, subject.references, subject.digest)
 
 
 def evaluate_policy(
     policy: pathlib.Path,
-    env: Mapping[str, Any],
+    setting: EnvSetting,
+    spaces: Spaces,
     episodes: int,
     seed: int = 0,
     workers: int = 2,
     title: str = "evaluate",
 ) -> Episodes:
-    """Success of an exported policy in `make_cube_env(**env)`. Shows a progress bar."""
+    """Episodes of an exported policy in an environment. Shows a progress bar."""
     seeds = evaluation_seeds(seed, episodes)
     # Several small parts a worker: the bar moves, and a slow part does not hold up the rest.
     parts = [seeds[start::_PART_COUNT] for start in range(_PART_COUNT)]
     parts = [part for part in parts if part]
     results = []
-    with _pool(policy, env, workers) as pool, _bar(episodes, title) as bar:
+    with _pool(policy, setting, spaces, workers) as pool, _bar(episodes, title) as bar:
         for future in concurrent.futures.as_completed(pool.submit(_evaluate, p) for p in parts):
             results.append(future.result())
             bar.update(len(results[-1].success))
-            bar.set_postfix_str(f"success {merge(results).success_rate:.2f}")
+            bar.set_postfix_str(_short(merge(results)), refresh=False)
     return merge(results)
 
 
-def describe(result: Episodes) -> str:
-    """One line for people."""
+def describe(result: Episodes, references: Mapping[str, float] | None = None) -> str:
+    """A line for people, or two: success where the environment tells it, and the return."""
     low, high = result.ci95
-    return (
-        f"success {result.success_rate:.2f}  (95 % interval {low:.2f} to {high:.2f}, "
-        f"{len(result.success)} episodes)"
+    lines = []
+    if result.told:
+        lines.append(
+            f"success {result.success_rate:.2f}  (95 % interval {low:.2f} to {high:.2f}, "
+            f"{len(result.success)} episodes)"
+        )
+    low, high = result.return_ci95
+    score = normalised_score(result.mean_return, references or {})
+    lines.append(
+        f"return {result.mean_return:.5g}  (95 % interval {low:.5g} to {high:.5g}, "
+        f"{len(result.returns)} episodes)"
+        + ("" if score is None else f"  normalised score {score:.1f}")
+    )
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is judged."""
+
+    name: pathlib.Path
+    spaces: Spaces
+    home: EnvSetting | None
+    references: Mapping[str, float]
+    folder: pathlib.Path | None
+    """Of the exported policy; None for one that acts in JAX."""
+    digest: str
+    run: Any
+    frames: int
+    step: int | None
+
+    def acting(self) -> Any:
+        """A policy with `act` and `reset`, for an environment as learners see it."""
+        if self.folder is not None:
+            return NumpyPolicy.load(self.folder)
+        return self.run.policy(self.step)
+
+
+def subject_of(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Subject:
+    """A run, exported first where that can be, or an exported policy."""
+    path = pathlib.Path(source) if isinstance(source, (str, os.PathLike)) else source.path
+    if (path / DESCRIPTION).exists():
+        if step is not None:
+            raise ValueError(f"--step: {path} is an exported policy, of one step already")
+        policy = NumpyPolicy.load(path)
+        meta = policy.description["meta"]
+        home = None if meta["env"] is None else EnvSetting.from_json(meta["env"])
+        spaces = configs.from_json(Spaces, meta["spaces"])
+        references = meta.get("references", {})
+        digest = str(policy.description["sha256"])
+        return Subject(path, spaces, home, references, path, digest, None, 1, None)
+    from robo_rl.runs.export import NotExportable  # late: these import JAX
+    from robo_rl.workflow.export import export
+    from robo_rl.workflow.run import load_run
+
+    run = load_run(source)
+    references = run.directory.config.get("references", {})
+    try:
+        folder: pathlib.Path | None = export(run, step=step).folder
+        assert folder is not None
+        digest = str(NumpyPolicy.load(folder).description["sha256"])
+    except NotExportable:
+        folder, digest = None, ""
+    acting = run if folder is None else None  # an export goes to other processes without its run
+    return Subject(
+        run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
     )
 
 
-def time_limited(env: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
-    """`make_cube_env(**env)` with OGBench's limit of 200 steps."""
-    return gymnasium.wrappers.TimeLimit(make.make_cube_env(**env), MAX_STEPS)
+def _setting(
+    subject: Subject, env: str | EnvSetting | None, limit: int | None, gap: float
+) -> EnvSetting:
+    if env is None and subject.home is None:
+        raise EnvError(f"{subject.name} knows no environment; name one with --env")
+    setting = subject.home
+    if env is not None or limit is not None:
+        setting = environment.named(env if env is not None else subject.home, limit)  # type: ignore[arg-type]
+    assert setting is not None
+    return environment.with_gap(setting, gap)
 
 
-def check_sizes(env: Mapping[str, Any], read: tuple[Any, ...], given: tuple[int, ...]) -> None:
-    """Raise ValueError where a policy does not fit what `env` shows and takes.
-
-    Args:
-        env: of `make_cube_env`.
-        read: shape of the policy's observation, or the names of its parts.
-        given: shape of its action.
-    """
-    with contextlib.closing(time_limited(env)) as arm:
-        shown, taken = arm.observation_space.shape, arm.action_space.shape
-    if (read, given) != (shown, taken):
-        raise ValueError(
-            f"this policy reads {read} and gives {given}, the simulated arm shows {shown} and "
-            f"takes {taken}: here it can go on only with data of the arm's own tasks (robo-rl data "
-            "collect, or import); elsewhere, by robo_rl.learn in Python"
-        )
+def _here(subject: Subject, setting: EnvSetting, seeds: tuple[int, ...]) -> Episodes:
+    """In this process, one episode after the other."""
+    policy = subject.acting()
+    env = environment.learner_env(setting, subject.spaces, frames=subject.frames)
+    results = []
+    with contextlib.closing(env), _bar(len(seeds), "evaluate") as bar:
+        for seed in seeds:
+            results.append(judge(env, policy.act, (seed,), begin=policy.reset))
+            bar.update()
+            bar.set_postfix_str(_short(merge(results)), refresh=False)
+    return merge(results)
 
 
-@contextlib.contextmanager
-def compiled(env: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """`env` with its scene compiled here, for all processes that make it meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="robo_rl-scene-") as folder:
-        scene = scenes.compile_cube_scene(env.get("scene", "single"))
-        path = str(save_scene(scene, pathlib.Path(folder) / "scene.mjb"))
-        yield {**env, "scene_path": path}
-
-
-MAX_STEPS = 200
-_PART_COUNT = 20
-
-_env: gymnasium.Env[Any, Any]
-_policy: NumpyPolicy
+def _short(result: Episodes) -> str:
+    if result.told:
+        return f"success {result.success_rate:.2f}"
+    return f"return {result.mean_return:.4g}"
 
 
 def _bar(total: int, title: str) -> "tqdm[Any]":
@@ -94,15 +233,15 @@ def _bar(total: int, title: str) -> "tqdm[Any]":
 
 @contextlib.contextmanager
 def _pool(
-    policy: pathlib.Path, env: Mapping[str, Any], workers: int
+    policy: pathlib.Path, setting: EnvSetting, spaces: Spaces, workers: int
 ) -> Iterator[concurrent.futures.Executor]:
-    """Workers that load the scene compiled here."""
-    with compiled(env) as ready:
+    """Workers that share what is slow about the environment."""
+    with registry.prepared(setting) as ready:
         executor = concurrent.futures.ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(policy, ready),
+            initargs=(policy, ready, spaces),
         )
         try:
             yield executor
@@ -110,10 +249,15 @@ def _pool(
             executor.shutdown(cancel_futures=True)
 
 
-def _start(policy: pathlib.Path, env: Mapping[str, Any]) -> None:
-    global _env, _policy
-    _env, _policy = time_limited(env), NumpyPolicy.load(policy)
+def _start(policy: pathlib.Path, setting: EnvSetting, spaces: Spaces) -> None:
+    global _env, _policy, _failure
+    try:
+        _env, _policy = environment.learner_env(setting, spaces), NumpyPolicy.load(policy)
+    except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it
+        _failure = error
 
 
 def _evaluate(seeds: tuple[int, ...]) -> Episodes:
-    return evaluate(_env, _policy.act, seeds, begin=_policy.reset)
+    if _failure is not None:
+        raise _failure
+    return judge(_env, _policy.act, seeds, begin=_policy.reset)

@@ -1,4 +1,4 @@
-"""`robo-rl methods`: what there is to train with, and every setting of it."""
+"""What there is to train with, and every setting of it."""
 
 import inspect
 import re

@@ -9,7 +9,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ import numpy as np
 from robo_rl import agents
 from robo_rl.data import check as checking
 from robo_rl.data.minari_io import open_dataset
+from robo_rl.envs import registry
 from robo_rl.envs.ogbench import collect as collecting
 from robo_rl.envs.ogbench import scenes
 from robo_rl.envs.ogbench.oracles import OracleConfig
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.hardware.twin.mujoco_device import save_scene
 from robo_rl.hardware.twin.stop_test import StopReport, measure_stop
 from robo_rl.judge.episodes import Episodes
@@ -28,15 +30,20 @@ from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import files
-from robo_rl.workflow import deploy, evaluate, gaps, record, training, video
+from robo_rl.workflow import collect, deploy, environment, evaluate, gaps, video
 from robo_rl.workflow.clearance import Sphere
+from robo_rl.workflow.data_view import DataView
+from robo_rl.workflow.export import Exported, export
+from robo_rl.workflow.finetune import adopted, start_online, training_home
 from robo_rl.workflow.quickstart_report import write_report
+from robo_rl.workflow.run import load_run
+from robo_rl.workflow.train import home_of, start_offline
 
 DATASET = "quickstart/cube-single-v0"
 KEEP_OUT: tuple[Sphere, ...] = ((0.43, 0.14, 0.20, 0.05),)
 """Beside the way of task 2, where the hand passes with a few centimetres to spare or less."""
 TASK = 2
-ENV: Mapping[str, Any] = {**training.DEFAULT_ENV, "relative_positions": True}
+ENV = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal", "relative_positions": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,12 +171,12 @@ def _record(
 ) -> None:
     config = collecting.CollectConfig(
         episodes=budget.demonstrations,
-        env={**ENV, "form": "random"},
+        env={"scene": "single", "relative_positions": True, "form": "random"},
         oracle=OracleConfig(kind="markov"),
         seed=seed,
         workers=2,
     )
-    record.record(DATASET, config)
+    collect.collect(DATASET, config)
     dataset = open_dataset(DATASET)
     report = checking.check(dataset)
     checking.store_report(dataset, report)
@@ -201,37 +208,38 @@ def _learn_offline(
         decay_steps=budget.offline_steps,
     )
     # The data count -1 a step, the environment 1 at success.
-    view = training.DataView(DATASET, reward_shift=1.0)
-    training.start_offline(out / "offline", "iql", config, view, loop, ENV)
-    policy, _ = training.export_run(out / "offline")
-    summary["offline"] = _evaluated(policy, dict(ENV), budget, seed, "evaluate, clean")
+    view = DataView(DATASET, reward_offset=1.0)
+    home, _ = home_of(open_dataset(DATASET))
+    run = start_offline(out / "offline", "iql", config, view, loop, home)
+    assert run.env == ENV
+    summary["offline"] = _evaluated(export(run), ENV, budget, seed, "evaluate, clean")
 
 
 def _meet_gap(
     out: pathlib.Path, seed: int, budget: Budget, summary: dict[str, Any], results: Results
 ) -> None:
     env = _changed_env()
-    summary["gap"] = _evaluated(out / "offline" / "policy", env, budget, seed, "evaluate, changed")
-    summary["gap"]["arm"] = env["gap"]
+    policy = Exported(out / "offline" / "policy", 0.0)
+    summary["gap"] = _evaluated(policy, env, budget, seed, "evaluate, changed")
+    summary["gap"]["arm"] = env.kwargs["gap"]
 
 
 def _finetune(
     out: pathlib.Path, seed: int, budget: Budget, summary: dict[str, Any], results: Results
 ) -> None:
     recipe = dataclasses.replace(recipes.get("quickstart"), **dict(budget.online_options))
-    source = training.load(out / "offline")
-    config = training.adopted(agents.get(recipe.agent), recipe, source)
+    source = load_run(out / "offline")
+    config = adopted(agents.get(recipe.agent), recipe, source)
     loop = OnlineLoop(env_steps=budget.online_steps, seed=seed)
-    training.start_online(
-        out / "online", out / "offline", recipe, config, loop, _changed_env(), source.view
-    )
-    policy, difference = training.export_run(out / "online", out / "policy")
+    home = dataclasses.replace(training_home(source), env=_changed_env())
+    run = start_online(out / "online", source, recipe, config, loop, home, source.view)
+    policy = export(run, out / "policy")
     summary["online"] = {
         **_evaluated(policy, _changed_env(), budget, seed + 1, "evaluate, finetuned"),
         "env_steps": budget.online_steps,
         "recipe": recipe.agent,
     }
-    summary["export"] = {"max_difference": difference}
+    summary["export"] = {"max_difference": policy.difference}
 
 
 def _deploy(
@@ -294,10 +302,16 @@ rounding of some 1e-6 rad/s^2, not motion."""
 
 
 def _evaluated(
-    policy: pathlib.Path, env: dict[str, Any], budget: Budget, seed: int, title: str
+    policy: Exported, env: EnvSetting, budget: Budget, seed: int, title: str
 ) -> dict[str, Any]:
     result: Episodes = evaluate.evaluate_policy(
-        policy, env, budget.evaluation_episodes, seed, workers=2, title=title
+        policy.folder,
+        env,
+        registry.spaces_of(ENV),
+        budget.evaluation_episodes,
+        seed,
+        workers=2,
+        title=title,
     )
     print(evaluate.describe(result))
     return {
@@ -308,8 +322,8 @@ def _evaluated(
     }
 
 
-def _changed_env() -> dict[str, Any]:
-    return {**ENV, "gap": gaps.quickstart(1.0)}
+def _changed_env() -> EnvSetting:
+    return environment.with_gap(ENV, 1.0)
 
 
 def _domain() -> int:

@@ -1,176 +1,331 @@
-"""`robo-rl data`: collect, import, check and list datasets."""
+"""Episodes of any policy in any environment, as a Minari dataset: no download is needed."""
 
-import json
-from collections.abc import Iterable, Iterator
+import concurrent.futures
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from robo_rl.data import check as checking
-from robo_rl.data import import_ogbench, relabel
 from robo_rl.data.episodes import Episode
-from robo_rl.data.minari_io import list_datasets, open_dataset, write_dataset
-from robo_rl.data.minari_write import Card
-from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
-from robo_rl.envs import make
-from robo_rl.envs.ogbench import collect as collecting
-from robo_rl.envs.ogbench import cube, scenes
-from robo_rl.envs.ogbench.oracles import OracleConfig
-from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.data.minari_io import Card, Provenance, RewardLabel, write_dataset
+from robo_rl.data.spaces import Spaces
+from robo_rl.envs import registry
+from robo_rl.envs.registry import EnvError, EnvSetting, succeeded
+from robo_rl.learn.seeds import training_seed
+from robo_rl.workflow import environment
+from robo_rl.workflow.evaluate import Subject, subject_of
 
-if TYPE_CHECKING:
-    from robo_rl.launch import cli
+if TYPE_CHECKING:  # processes that run environments import no JAX
+    from robo_rl.workflow.run import Run
 
-CONTROL_HZ = 20.0
-_ARM_QPOS, _CUBE_QPOS, _CUBE_QVEL = 0, 14, 14
-_FREE_QPOS, _FREE_QVEL = 7, 6
+RANDOM = "random"
+_STREAM = 8  # of the noise; 0 to 7 are the loops'
 
 
-def collect(options: "cli.Collect") -> int:
-    """Run the oracles, write the dataset, check it."""
-    scene = options.env.removeprefix("cube-")
-    config = collecting.CollectConfig(
-        episodes=options.episodes,
-        env={
-            "scene": scene,
-            "form": "random",
-            "relative_positions": options.relative_positions,
-        },
-        oracle=OracleConfig(
-            kind=options.oracle,
-            noise=options.noise,
-            random_action_probability=options.random_action_prob,
-        ),
-        seed=options.seed,
-        workers=options.workers,
-    )
-    folder = record(options.dataset, config, options.task)
-    print(f"wrote {options.dataset} to {folder}")
-    return check(options.dataset, as_json=False)
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What was written."""
+
+    dataset: str
+    folder: pathlib.Path
+    episodes: int
+    steps: int
+    mean_return: float
+    success: float | None
+    """Share of successful episodes; None where the environment does not tell."""
 
 
-def record(dataset: str, config: collecting.CollectConfig, task: int | None = None) -> str:
-    """Collect episodes into a new dataset and return its folder. Shows a progress bar."""
-    kwargs = {"scene": "single", "form": "random", **config.env}
-    scene, reward = str(kwargs.pop("scene")), _REWARD
-    if task is not None and kwargs.get("relative_positions"):
-        raise ValueError(
-            "record: the way to another goal is not written into the observations of a relabelled "
-            "dataset; leave out the task or relative_positions"
-        )
-    with tqdm(total=config.episodes, desc="collect", unit="episode", mininterval=0.5) as bar:
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What every worker needs."""
 
-        def advance(done: int, transitions: int) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix_str(f"{transitions} transitions")
+    setting: EnvSetting
+    spaces: Spaces
+    policies: tuple[Subject | None, ...]
+    """None acts at random."""
+    noise: float
+    random_action_prob: float
+    seed: int
 
-        episodes: Iterable[Episode] = _episodes(config, advance)
-        if task is not None:
-            goal = cube.task_infos(scene)[task - 1]["goal_xyzs"]
-            episodes = relabel.relabel_cube(
-                episodes, goal, timing="post", after_success="drop", goal_in_observation=True
-            )
-            reward = relabel.cube_label(goal, "post")
-        env = make.make_cube_env(scene, **kwargs)
+
+def record(
+    policy: "str | os.PathLike[str] | Run | Sequence[str | os.PathLike[str]]",
+    dataset: str,
+    *,
+    env: str | EnvSetting | None = None,
+    episodes: int = 100,
+    noise: float = 0.0,
+    random_action_prob: float = 0.0,
+    seed: int = 0,
+    workers: int = 2,
+    max_episode_steps: int | None = None,
+    ref_min_score: float | None = None,
+    ref_max_score: float | None = None,
+    overwrite: bool = False,
+) -> Recorded:
+    """Record episodes into a new Minari dataset. Shows a progress bar.
+
+    The data do not depend on how many workers there are.
+
+    Args:
+        policy: "random", a run ("RUN" or "RUN@STEP"), an exported policy, or several of these:
+            they take turns, an episode each.
+        dataset: name of the new dataset, such as hopper/mixed-v0.
+        env: where; None is where the first policy is at home.
+        episodes: how many.
+        noise: standard deviation of normal noise on the policy's actions in [-1, 1].
+        random_action_prob: chance of a uniform action at each step.
+        seed: of the first episode.
+        workers: processes side by side; 0 records here.
+        max_episode_steps: step limit, where the environment's own is not meant.
+        ref_min_score: return that counts as a normalised score of 0.
+        ref_max_score: return that counts as 100.
+        overwrite: replace a dataset of this name.
+    """
+    _check(episodes, noise, random_action_prob)
+    if (ref_min_score is None) != (ref_max_score is None):
+        raise ValueError("record: give both ref_min_score and ref_max_score, or neither")
+    sources = [policy] if isinstance(policy, (str, os.PathLike)) or not _many(policy) else policy
+    subjects = tuple(_subject(source) for source in sources)  # type: ignore[union-attr]
+    setting = _setting(subjects, env, max_episode_steps)
+    spaces = registry.spaces_of(setting)
+    for subject in subjects:
+        if subject is not None:
+            registry.check_fits(setting, subject.spaces, str(subject.name))
+            if subject.folder is None and workers:
+                workers = 0  # it acts in JAX, in this process
+    plan = _Plan(setting, spaces, subjects, noise, random_action_prob, seed)
+    tally, arm = _Tally(), environment.arm_of(setting)
+    with contextlib.closing(registry.make(setting)) as made:
         folder = write_dataset(
             dataset,
-            episodes,
-            observation_space=env.observation_space,
-            action_space=env.action_space,
-            provenance=_provenance(scene, config, reward),
-            env=_env_id(scene),
-            env_kwargs=kwargs,
-            card=Card(description=f"OGBench's {config.oracle.kind} oracle on cube-{scene}."),
+            tally.counted(_episodes(plan, episodes, workers), episodes),
+            observation_space=made.observation_space,
+            action_space=made.action_space,
+            provenance=Provenance(
+                control_hz=environment.rate_hz(setting),
+                reward=RewardLabel(source="environment", version=setting.id),
+                collector=_about(plan),
+                arm=arm.get("arm", ""),
+                arm_digest=arm.get("arm_digest", ""),
+            ),
+            env=_spec(setting),
+            card=Card(description=f"{episodes} episodes of {_names(subjects)} in {setting.id}."),
+            references=_references(ref_min_score, ref_max_score),
+            overwrite=overwrite,
         )
-    env.close()
-    return str(folder)
+    return tally.recorded(dataset, folder)
 
 
-def learning_setting(dataset: str) -> tuple[dict[str, Any], float]:
-    """The environment to learn and be judged in after this data, and what to add to its rewards.
+class _Tally:
+    """Counts episodes as they pass."""
 
-    The environment shows what the data show. With the goal drawn anew it pays 1 at success, where
-    recorded episodes paid -1 before it: on one scale, both can be learned from together.
-    """
-    opened = open_dataset(dataset, download=True)
-    spec, provenance = opened.env_spec, opened.provenance
-    if spec is None or not spec.id.startswith(_PREFIX) or provenance is None:
-        return {"scene": "single", "form": "goal"}, 0.0
-    shown = {name: value for name, value in spec.kwargs.items() if name in _SHOWN_BY}
-    env = {"scene": spec.id.removeprefix(_PREFIX).removesuffix("-v0").lower(), **shown}
-    goal = provenance.reward.detail.get("goal_xyz_m")
-    for number, task in enumerate(cube.task_infos(env["scene"]), start=1):
-        if isinstance(goal, list) and np.array_equal(task["goal_xyzs"], goal):
-            return {**env, "form": "single", "task_id": number}, 0.0
-    return {**env, "form": "goal"}, 0.0 if spec.kwargs.get("form") == "data" else 1.0
+    def __init__(self) -> None:
+        self._returns: list[float] = []
+        self._success: list[bool] = []
+        self._steps = 0
+
+    def counted(self, episodes: Iterator[Episode], total: int) -> Iterator[Episode]:
+        with tqdm(total=total, desc="record", unit="episode", mininterval=0.5) as bar:
+            for episode in episodes:
+                self._returns.append(float(np.sum(episode.rewards)))
+                if "success" in episode.infos:
+                    self._success.append(bool(np.any(episode.infos["success"])))
+                self._steps += len(episode)
+                yield episode
+                bar.update()
+                bar.set_postfix_str(f"return {np.mean(self._returns):.4g}", refresh=False)
+
+    def recorded(self, dataset: str, folder: pathlib.Path) -> Recorded:
+        success = float(np.mean(self._success)) if self._success else None
+        mean = float(np.mean(self._returns))
+        return Recorded(dataset, folder, len(self._returns), self._steps, mean, success)
 
 
-def import_npz(options: "cli.Import") -> int:
-    """Import a released file of OGBench and check it."""
-    folder = import_ogbench.import_npz(
-        options.file,
-        options.dataset,
-        env_id=options.env_name,
-        task=options.task,
-        after_success=options.after_success,
+def _check(episodes: int, noise: float, random_action_prob: float) -> None:
+    if episodes < 1:
+        raise ValueError(f"--episodes must be >= 1, got {episodes}")
+    if not noise >= 0.0:
+        raise ValueError(f"--noise must be >= 0, got {noise}")
+    if not 0.0 <= random_action_prob <= 1.0:
+        raise ValueError(f"--random-action-prob must be in [0, 1], got {random_action_prob}")
+
+
+def _many(policy: Any) -> bool:
+    return isinstance(policy, Sequence)
+
+
+def _subject(source: Any) -> Subject | None:
+    if isinstance(source, str):
+        if source == RANDOM:
+            return None
+        path, at, step = source.rpartition("@")
+        if at and step.isdigit():
+            return subject_of(path, int(step))
+    return subject_of(source, None)
+
+
+def _setting(
+    subjects: Sequence[Subject | None], env: str | EnvSetting | None, limit: int | None
+) -> EnvSetting:
+    home = next((s.home for s in subjects if s is not None and s.home is not None), None)
+    if env is None and home is None:
+        raise EnvError("record: no environment is known; name one with --env")
+    if env is None and limit is None:
+        assert home is not None
+        return home
+    return environment.named(env if env is not None else home, limit)  # type: ignore[arg-type]
+
+
+def _about(plan: _Plan) -> dict[str, Any]:
+    """What the dataset's provenance says of its collector."""
+    return {
+        "policies": [
+            {"name": RANDOM}
+            if subject is None
+            else {"name": subject.name.name, "digest": subject.digest}
+            for subject in plan.policies
+        ],
+        "noise": plan.noise,
+        "random_action_probability": plan.random_action_prob,
+        "seed": plan.seed,
+    }
+
+
+def _names(subjects: Sequence[Subject | None]) -> str:
+    return ", ".join(RANDOM if subject is None else subject.name.name for subject in subjects)
+
+
+def _references(low: float | None, high: float | None) -> dict[str, float]:
+    return {} if low is None or high is None else {"ref_min_score": low, "ref_max_score": high}
+
+
+def _spec(setting: EnvSetting) -> Any:
+    spec = registry.find(setting.id)
+    limit = setting.max_episode_steps or spec.max_episode_steps
+    kwargs = {**spec.kwargs, **setting.kwargs}
+    return dataclasses.replace(spec, kwargs=kwargs, max_episode_steps=limit)
+
+
+def _episodes(plan: _Plan, count: int, workers: int) -> Iterator[Episode]:
+    """Episodes 0 to count - 1, in order."""
+    if workers == 0:
+        with contextlib.closing(_Recorder(plan)) as recorder:
+            yield from map(recorder.episode, range(count))
+        return
+    with registry.prepared(plan.setting) as ready:
+        executor = concurrent.futures.ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(dataclasses.replace(plan, setting=ready),),
+        )
+        try:
+            yield from executor.map(_one, range(count))
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+class _Recorder:
+    """One environment, and the policies."""
+
+    def __init__(self, plan: _Plan):
+        self._plan = plan
+        self._env = registry.make(plan.setting)
+        self._policies = [None if s is None else s.acting() for s in plan.policies]
+
+    def close(self) -> None:
+        self._env.close()
+
+    def episode(self, index: int) -> Episode:
+        """Episode `index`: a function of the plan and of `index` alone."""
+        plan, env = self._plan, self._env
+        rng = np.random.default_rng([plan.seed, _STREAM, index])
+        seed = training_seed(plan.seed, index)
+        policy = self._policies[index % len(self._policies)]
+        observation, info = env.reset(seed=seed)
+        if policy is not None:
+            policy.reset(seed)
+        observations, rows = [observation], [_row(env, info)]
+        steps: list[tuple[np.ndarray, float, bool, bool]] = []
+        while True:
+            action = plan.spaces.from_unit(self._action(policy, observation, rng))
+            observation, reward, terminated, truncated, info = env.step(action)
+            steps.append((action, float(reward), bool(terminated), bool(truncated)))
+            observations.append(observation)
+            rows.append(_row(env, info))
+            if terminated or truncated:
+                return _built(observations, steps, rows, seed)
+
+    def _action(self, policy: Any, observation: Any, rng: np.random.Generator) -> np.ndarray:
+        """In [-1, 1]. The same random numbers are drawn at every step, whatever is done."""
+        plan = self._plan
+        uniform = rng.uniform(-1.0, 1.0, plan.spaces.action_size)
+        noise, chance = rng.normal(size=plan.spaces.action_size), rng.uniform()
+        if policy is None or chance < plan.random_action_prob:
+            return uniform
+        asked = policy.act(plan.spaces.read(observation))
+        return np.asarray(np.clip(asked + plan.noise * noise, -1.0, 1.0))
+
+
+def _row(env: gymnasium.Env[Any, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a moment: MuJoCo's state, by which `check` replays, and success."""
+    row: dict[str, Any] = {}
+    data: Any = getattr(env.unwrapped, "data", None)
+    if hasattr(data, "qpos") and hasattr(data, "qvel"):
+        row |= {"qpos": np.array(data.qpos), "qvel": np.array(data.qvel)}
+    told = succeeded(info)
+    return row if told is None else {**row, "success": told}
+
+
+def _built(
+    observations: list[Any],
+    steps: list[tuple[np.ndarray, float, bool, bool]],
+    rows: list[dict[str, Any]],
+    seed: int,
+) -> Episode:
+    actions, rewards, terminations, truncations = zip(*steps, strict=True)
+    if "success" in rows[-1]:
+        rows[0].setdefault("success", False)  # most environments judge steps only
+    kept = [name for name in rows[-1] if all(name in row for row in rows)]
+    first = observations[0]
+    stacked: Any = (
+        {name: np.stack([each[name] for each in observations]) for name in first}
+        if isinstance(first, Mapping)
+        else np.stack(observations)
     )
-    print(f"wrote {options.dataset} to {folder}")
-    return check(options.dataset, as_json=False)
-
-
-def check(dataset: str, as_json: bool) -> int:
-    """Check a dataset, keep the report beside it, and say what was found."""
-    opened = open_dataset(dataset)
-    report = checking.check(opened)
-    checking.store_report(opened, report)
-    print(json.dumps(report.to_json(), indent=2) if as_json else report.table())
-    return report.exit_code
-
-
-def show() -> int:
-    """List the datasets on this machine."""
-    rows = list_datasets()
-    if not rows:
-        print("no datasets yet; make one with `robo-rl data collect NAME`")
-    for row in rows:
-        about = row.problem or f"{row.episodes:>6} episodes  {row.steps:>9} steps  {row.env_id}"
-        print(f"{row.id:<40} {row.size_mb:>8.1f} MB  {about}")
-    return 0
-
-
-_PREFIX = "robo_rl/Cube"
-_SHOWN_BY = ("goal_in_observation", "relative_positions")
-_REWARD = RewardLabel(source="environment", version="1", timing="post")
-
-
-def _episodes(config: collecting.CollectConfig, progress: Any) -> Iterator[Episode]:
-    for episode in collecting.collect(config, progress):
-        yield Episode(**episode)
-
-
-def _env_id(scene: str) -> str:
-    return f"{_PREFIX}{scene.capitalize()}-v0"
-
-
-def _provenance(scene: str, config: collecting.CollectConfig, reward: RewardLabel) -> Provenance:
-    cubes = range(scenes.CUBE_SCENES[scene])
-    oracle = config.oracle
-    return Provenance(
-        control_hz=CONTROL_HZ,
-        reward=reward,
-        arm=UR5E.name,
-        arm_digest=UR5E.digest(),
-        layout=StateLayout(
-            arm_qpos=_ARM_QPOS,
-            velocity_rad_s=UR5E.velocity_rad_s,
-            object_qpos=tuple(_CUBE_QPOS + _FREE_QPOS * i for i in cubes),
-            object_qvel=tuple(_CUBE_QVEL + _FREE_QVEL * i for i in cubes),
-        ),
-        collector={
-            "oracle": oracle.kind,
-            "noise": oracle.noise,
-            "random_action_probability": oracle.random_action_probability,
-            "seed": config.seed,
-        },
+    return Episode(
+        observations=stacked,
+        actions=np.stack(actions),
+        rewards=np.asarray(rewards, np.float64),
+        terminations=np.asarray(terminations, bool),
+        truncations=np.asarray(truncations, bool),
+        infos={name: np.stack([row[name] for row in rows]) for name in kept},
+        seed=seed,
     )
+
+
+_recorder: _Recorder | None = None
+_failure: Exception | None = None
+
+
+def _start(plan: _Plan) -> None:
+    global _recorder, _failure
+    try:
+        _recorder = _Recorder(plan)
+    except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it
+        _failure = error
+
+
+def _one(index: int) -> Episode:
+    if _failure is not None:
+        raise _failure
+    assert _recorder is not None
+    return _recorder.episode(index)

@@ -1,5 +1,6 @@
-"""`robo-rl report`: a run's curves, its settings, and whether its critics fit, also in words."""
+"""A run's curves, its settings, and whether its critics fit, also in words."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,7 @@ from robo_rl.judge.critics import Verdict
 from robo_rl.runs import report as reporting
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
+from robo_rl.workflow.run import Run, load_run
 
 _SHOWN = {
     "probe_td_error": "TD error of the current critics. It should come down and stay there.",
@@ -19,9 +21,9 @@ _SHOWN = {
 }
 
 
-def report(source: pathlib.Path) -> int:
-    """`robo-rl report`: write report.html."""
-    run = RunDirectory.open(source)
+def report(source: "str | os.PathLike[str] | Run") -> pathlib.Path:
+    """Write report.html into a run directory, and return its path."""
+    run = load_run(source).directory
     rows = read_metrics(run.metrics_path)
     if not rows:
         raise ValueError(f"{source} has no metrics yet")
@@ -44,12 +46,15 @@ def report(source: pathlib.Path) -> int:
             ("Versions", [reporting.table(["library", "version"], versions)]),
         ],
     )
-    print(f"wrote {path}")
-    return 0
+    return path
 
 
-def verdicts(run: RunDirectory, rows: Sequence[Mapping[str, float]]) -> list[str]:
+def verdicts(source: Run) -> list[str]:
     """A verdict in words for every seed; none where the run did not watch its critics."""
+    return _verdicts(source.directory, source.metrics())
+
+
+def _verdicts(run: RunDirectory, rows: Sequence[Mapping[str, float]]) -> list[str]:
     found = critics.curves(rows)
     kept = run.checkpoints.steps()
     out = []
@@ -63,8 +68,8 @@ def verdicts(run: RunDirectory, rows: Sequence[Mapping[str, float]]) -> list[str
 def _fit(
     run: RunDirectory, rows: Sequence[Mapping[str, float]]
 ) -> tuple[list[str], frozenset[str]]:
-    """Blocks for the report, and the metrics that they show; none as in `verdicts`."""
-    texts = verdicts(run, rows)
+    """Blocks for the report, and the metrics that they show; none as in `_verdicts`."""
+    texts = _verdicts(run, rows)
     if not texts:
         return [], frozenset()
     seeds = [f"{seed}/" if seed else "" for seed in critics.curves(rows)]

@@ -4,28 +4,39 @@ import contextlib
 import functools
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from robo_rl.workflow import evaluate
+from robo_rl.data.spaces import Spaces
+from robo_rl.envs import registry
+from robo_rl.envs.registry import EnvSetting
+from robo_rl.workflow.environment import learner_env
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.learn.online.vector import AnyEnv
 
 
 @contextlib.contextmanager
-def environments(env: Mapping[str, Any], count: int) -> "Iterator[AnyEnv]":
-    """`evaluation.time_limited(env)`, or `count` > 1 of them side by side; closed at any exit."""
+def environments(
+    setting: EnvSetting,
+    spaces: Spaces,
+    count: int,
+    *,
+    reward: tuple[float, float] = (1.0, 0.0),
+    frames: int = 1,
+) -> "Iterator[AnyEnv]":
+    """One environment as learners see it, or `count` side by side; closed at any exit."""
+    make = functools.partial(_make, spaces=spaces, reward=reward, frames=frames)
     if count == 1:
-        with contextlib.closing(evaluate.time_limited(env)) as one:
+        with contextlib.closing(make(setting)) as one:
             yield one
         return
-    with evaluate.compiled(env) as ready:
+    with registry.prepared(setting) as ready:
         many = AsyncVectorEnv(
-            [functools.partial(_make, ready)] * count,
+            [functools.partial(make, ready)] * count,
             context="spawn",  # JAX has threads, which a fork would not survive
             autoreset_mode=AutoresetMode.DISABLED,
         )
@@ -36,8 +47,11 @@ def environments(env: Mapping[str, Any], count: int) -> "Iterator[AnyEnv]":
             many.close(terminate=True)
 
 
-def _make(env: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+def _make(
+    setting: EnvSetting, spaces: Spaces, reward: tuple[float, float], frames: int
+) -> gymnasium.Env[Any, Any]:
     if multiprocessing.parent_process() is not None:
         # Ctrl-C reaches all processes; the one that learns decides, and ends the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return evaluate.time_limited(env)
+    scale, shift = reward
+    return learner_env(setting, spaces, reward_scale=scale, reward_shift=shift, frames=frames)

@@ -1,4 +1,3 @@
-import pathlib
 import re
 
 import pytest
@@ -11,6 +10,7 @@ from robo_rl.workflow import gaps
 COMMANDS = (
     ("quickstart",),
     ("data", "collect"),
+    ("data", "record"),
     ("data", "import"),
     ("data", "check"),
     ("data", "list"),
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_an_error_in_words(arguments, monkeypatch, tmp_path
 
 
 def test_the_help_of_finetune_names_real_recipes():
-    known = cli.Finetune(pathlib.Path("x")).recipe
+    known = cli.parse(["finetune", "x"]).recipe
     assert known in recipes.RECIPES
     assert recipes.RECIPES[known].agent in agents.AGENTS
 

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import bc
+from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs.ogbench.collect import CollectConfig
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.judge.episodes import Episodes, evaluation_seeds
 from robo_rl.launch import cli
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.runs.directory import RunDirectory
-from robo_rl.workflow import choose, evaluate, record, training
+from robo_rl.workflow import choose, collect, evaluate
+from robo_rl.workflow.data_view import DataView
+from robo_rl.workflow.train import home_of, start_offline
 
 ENV = {"scene": "single", "form": "random", "relative_positions": True}
 CONFIG = bc.Config(actor=NetConfig(hidden=(4,)))
@@ -24,10 +28,11 @@ def runs(tmp_path_factory):
     paths = [root / "first", root / "second"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(root / "datasets"))
-        record.record("cube/tiny-v0", CollectConfig(episodes=1, env=ENV, max_steps=5))
+        collect.collect("cube/tiny-v0", CollectConfig(episodes=1, env=ENV, max_steps=5))
         for seed, path in enumerate(paths):
             loop = OfflineLoop(steps=2, batch_size=4, log_every=1, checkpoint_every=1, seed=seed)
-            training.start_offline(path, "bc", CONFIG, training.DataView("cube/tiny-v0"), loop)
+            home, _ = home_of(open_dataset("cube/tiny-v0"))
+            start_offline(path, "bc", CONFIG, DataView("cube/tiny-v0"), loop, home)
         yield paths
 
 
@@ -36,7 +41,7 @@ def evaluated(monkeypatch):
     """Evaluations without a simulator: "first" always fails, "second" does on even episodes."""
     calls = []
 
-    def evaluate_policy(folder, env, episodes, seed, workers, title):
+    def evaluate_policy(folder, env, spaces, episodes, seed, workers, title):
         calls.append((title, episodes, seed, env))
         seeds = evaluation_seeds(seed, episodes)
         success = [title == "second" and index % 2 == 1 for index in range(episodes)]
@@ -90,7 +95,7 @@ def test_an_evaluation_is_not_repeated_unless_something_differs(runs, evaluated,
     _select(runs, out, "--episodes", "7", "--seed", "5")
     _select(runs, out, "--episodes", "6", "--seed", "5", "--gap", "1")
     assert [call[1] for call in evaluated[2:]] == [7, 7, 6, 6]
-    assert evaluated[-1][3]["gap"] is not None
+    assert evaluated[-1][3].kwargs["gap"] is not None
 
 
 def test_wrong_runs_are_refused_before_anything_is_evaluated(runs, evaluated, tmp_path):
@@ -104,7 +109,7 @@ def test_wrong_runs_are_refused_before_anything_is_evaluated(runs, evaluated, tm
         _select([runs[0], bare], tmp_path / "x.json")
     other = RunDirectory.create(tmp_path / "other", {**config, "env": {"scene": "double"}})
     other.save(1, {"x": np.ones(1)})
-    with pytest.raises(ValueError, match=r"different environments.*double"):
+    with pytest.raises(ValueError, match=r"different environments.*Double"):
         _select([runs[0], other.path], tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"Protocol\.pulls"):
         _select(runs, tmp_path / "x.json", "--pulls", "0")
@@ -115,7 +120,12 @@ def test_wrong_runs_are_refused_before_anything_is_evaluated(runs, evaluated, tm
 def test_the_gap_of_a_finetuned_run_makes_no_other_environment(runs, tmp_path):
     config = RunDirectory.open(runs[0]).config
     tuned = RunDirectory.create(
-        tmp_path / "tuned", {**config, "env": {**config["env"], "gap": {"seed": 1}}}
+        tmp_path / "tuned",
+        {
+            **config,
+            "env": EnvSetting.from_json(config["env"]).with_kwargs(gap={"seed": 1}).to_json(),
+        },
     )
     tuned.save(1, {"x": np.ones(1)})
-    assert choose.common_env([runs[0], tuned.path]) == dict(training.DEFAULT_ENV)
+    expected = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal", "relative_positions": True})
+    assert choose.common_env([runs[0], tuned.path]) == expected

@@ -6,7 +6,7 @@ from robo_rl import agents
 from robo_rl.launch import cli
 from robo_rl.learn import recipes
 from robo_rl.nn.networks import NetConfig
-from robo_rl.workflow import methods, settings, training
+from robo_rl.workflow import methods, settings, train
 
 
 def test_an_option_has_the_type_of_what_it_replaces():
@@ -105,23 +105,20 @@ def test_only_a_fresh_start_takes_other_networks():
         methods.tuned(recipes.get("wsrl"), agents.sac.Config(), ("start=fresh",))
 
 
-def test_train_hands_its_options_to_the_loop_and_the_agent(monkeypatch):
+def test_train_hands_its_options_to_the_loop_and_the_agent(monkeypatch, datasets):
     asked = {}
 
     class Asked(Exception):
         pass
 
-    def start(out, name, config, view, loop, *others):
+    def start(out, name, config, view, loop, home, **others):
         asked.update(config=config, loop=loop)
         raise Asked
 
-    monkeypatch.setattr(training, "start_offline", start)
-    monkeypatch.setattr(training, "learning_setting", lambda dataset: ({}, 0.0))
-    options = cli.Train(
-        "x", agent="fql", batch_size=64, frames=3, chunk=5, option=("alpha=3", "flow.hidden=8")
-    )
+    monkeypatch.setattr(train, "start_offline", start)
+    arguments = f"train {datasets('Arm')} --agent fql --batch-size 64 --chunk 5 --option"
     with pytest.raises(Asked):
-        training.train(options)
+        cli.parse([*arguments.split(), "alpha=3", "flow.hidden=8"]).run()
     loop, config = asked["loop"], asked["config"]
-    assert (loop.batch_size, loop.frames, loop.chunk) == (64, 3, 5)
+    assert (loop.batch_size, loop.chunk) == (64, 5)
     assert (config.alpha, config.flow.hidden) == (3.0, (8,))

@@ -1,5 +1,4 @@
 import json
-import pathlib
 import shutil
 import types
 
@@ -8,16 +7,22 @@ import pytest
 
 from robo_rl import agents
 from robo_rl.agents import bc, distill
+from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.hardware.runtime.policy import NumpyPolicy, digest
-from robo_rl.launch import cli
 from robo_rl.learn import recipes
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs.directory import RunDirectory
-from robo_rl.workflow import record, training
+from robo_rl.workflow import collect
+from robo_rl.workflow import finetune as online_verbs
 from robo_rl.workflow import teacher as teaching
+from robo_rl.workflow import train as offline_verbs
+from robo_rl.workflow.data_view import DataView
+from robo_rl.workflow.export import export
+from robo_rl.workflow.finetune import adopted, finetune, resume, start_online
+from robo_rl.workflow.train import home_of, start_offline, train
 
 SMALL = NetConfig(hidden=(8,))
 DATASET = "cube/taught-v0"
@@ -82,14 +87,15 @@ def test_a_teacher_that_is_missing_or_another_one_is_refused(teacher, tmp_path):
 
 def test_what_does_not_fit_is_said_before_anything_is_written(teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create(tmp_path / "some", {"kind": "offline"}).path
     with pytest.raises(ValueError, match="distill learns from a teacher: --teacher POLICY"):
-        training.train(cli.Train(DATASET, agent="distill"))
+        train(DATASET, "distill")
     with pytest.raises(ValueError, match="bc does not learn from a teacher"):
-        training.train(cli.Train(DATASET, agent="bc", teacher=teacher))
+        train(DATASET, "bc", teacher=teacher)
     with pytest.raises(ValueError, match="distill learns from a teacher: --teacher POLICY"):
-        training.finetune(cli.Finetune(pathlib.Path("runs/none"), recipe="dagger"))
+        finetune(run, "dagger")
     with pytest.raises(ValueError, match="stands on a controller in Python"):
-        training.finetune(cli.Finetune(pathlib.Path("runs/none"), recipe="residual_base"))
+        finetune(run, "residual_base")
     with pytest.raises(
         ValueError, match=r"maps observations \(31,\) to actions \(5,\).*\(31,\).*6"
     ):
@@ -105,38 +111,36 @@ def test_distillation_goes_offline_and_online_and_resumes_by_its_path_alone(
 ):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     random = {"scene": "single", "form": "random"}
-    record.record(DATASET, CollectConfig(episodes=1, env=random, max_steps=20))
-    env, shift = record.learning_setting(DATASET)
-    view = training.DataView(DATASET, reward_shift=shift)
+    collect.collect(DATASET, CollectConfig(episodes=1, env=random, max_steps=20))
+    home, origin = home_of(open_dataset(DATASET))
+    view = DataView(DATASET, reward_offset=origin.reward_offset)
     loop = OfflineLoop(steps=20, batch_size=8, log_every=20, checkpoint_every=20)
     config = distill.Config(actor=SMALL, learning_rate=3e-2)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(training, "run_offline", lambda _: None)
-        offline = training.start_offline(
-            tmp_path / "offline", "distill", config, view, loop, env, teacher
+        interrupted.setattr(offline_verbs, "run_offline", lambda _, rows: None)
+        offline = start_offline(
+            tmp_path / "offline", "distill", config, view, loop, home, teacher=teacher
         )
-        source = training.start_offline(
-            tmp_path / "clone", "bc", bc.Config(actor=SMALL), view, loop, env
-        )
-    training.resume(source.path)
+        source = start_offline(tmp_path / "clone", "bc", bc.Config(actor=SMALL), view, loop, home)
+    resume(source.path)
     recipe = recipes.get("dagger")
-    adopted = training.adopted(agents.get("distill"), recipe, training.load(source.path))
+    config = adopted(agents.get("distill"), recipe, source)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(training, "run_online", lambda _: None)
-        online = training.start_online(
+        interrupted.setattr(online_verbs, "run_online", lambda _: None)
+        online = start_online(
             tmp_path / "online",
-            source.path,
+            source,
             recipe,
-            adopted,
+            config,
             OnlineLoop(env_steps=10, capacity=100),
-            env,
+            home,
             view,
             teacher,
         )
     shutil.rmtree(teacher)
     for run in (offline, online):
-        training.resume(run.path)
-        folder, difference = training.export_run(run.path)
+        resume(run.path)
+        folder, difference = export(run.path)
         assert difference <= 1e-5
         policy = NumpyPolicy.load(folder)
         assert (policy.kind, policy.action_size) == ("tanh_mlp", 5)

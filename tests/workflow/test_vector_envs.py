@@ -5,16 +5,19 @@ import multiprocessing
 
 import numpy as np
 
-from robo_rl.workflow import evaluate, vector_envs
+from robo_rl.envs import registry
+from robo_rl.envs.registry import EnvSetting
+from robo_rl.workflow import environment, vector_envs
 
 
 def test_processes_run_the_very_environment_and_end_with_it():
-    options = {"scene": "single", "form": "goal"}
-    alone = evaluate.time_limited(options)
+    setting = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal"})
+    spaces = registry.spaces_of(setting)
+    alone = environment.learner_env(setting, spaces)
     actions = np.random.default_rng(0).uniform(-1.0, 1.0, (3, 2, 5)).astype(np.float32)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        vector_envs.environments(options, 2) as envs,
+        vector_envs.environments(setting, spaces, 2) as envs,
     ):
         first, _ = envs.reset(seed=[4, 5], options={"reset_mask": np.array([True, True])})
         steps = [envs.step(action) for action in actions]

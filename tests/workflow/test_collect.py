@@ -1,19 +1,22 @@
+import contextlib
+
 import pytest
 
 from robo_rl.data.check import check
 from robo_rl.data.minari_io import open_dataset
-from robo_rl.envs.make import make_cube_env
+from robo_rl.envs import registry
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.cube import CubeTask
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Outcome
-from robo_rl.workflow import record
+from robo_rl.workflow import collect, environment
 
 ENV = {"scene": "single", "form": "random", "relative_positions": True}
 
 
 def test_a_dataset_remembers_what_its_observations_show(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    record.record("cube/relative-v0", CollectConfig(episodes=1, env=ENV))
+    collect.collect("cube/relative-v0", CollectConfig(episodes=1, env=ENV))
     dataset = open_dataset("cube/relative-v0")
     assert dataset.transitions()["observations"].shape[1] == 28 + 3 + 6
     assert dataset.env_spec.kwargs["relative_positions"] is True
@@ -22,13 +25,13 @@ def test_a_dataset_remembers_what_its_observations_show(tmp_path, monkeypatch):
 def test_relative_positions_cannot_be_relabelled_for_another_goal(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     with pytest.raises(ValueError, match="leave out the task or relative_positions"):
-        record.record("cube/relative-v0", CollectConfig(episodes=1, env=ENV), task=1)
+        collect.collect("cube/relative-v0", CollectConfig(episodes=1, env=ENV), task=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rewards_of_our_own_data_are_replayed_in_the_recovered_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    record.record("cube/relative-v0", CollectConfig(episodes=2, env=ENV))
+    collect.collect("cube/relative-v0", CollectConfig(episodes=2, env=ENV))
     dataset = open_dataset("cube/relative-v0")
     assert dataset.transitions()["terminated"].any()
     report = check(dataset)
@@ -51,9 +54,12 @@ def test_what_is_learned_from_a_dataset_is_judged_as_it_was_recorded(
 ):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env = {"scene": "single", "form": form, **({} if task else {"relative_positions": True})}
-    record.record("cube/some-v0", CollectConfig(episodes=1, env=env, max_steps=20), task=task)
-    setting, shift = record.learning_setting("cube/some-v0")
-    assert (setting, shift) == ({"scene": "single", **expected[0]}, expected[1])
-    made = make_cube_env(**setting)
-    shape = open_dataset("cube/some-v0").transitions()["observations"].shape[1:]
-    assert made.observation_space.shape == shape
+    collect.collect("cube/some-v0", CollectConfig(episodes=1, env=env, max_steps=20), task=task)
+    dataset = open_dataset("cube/some-v0")
+    origin = environment.origin(dataset)
+    assert origin.setting == EnvSetting("robo_rl/CubeSingle-v0", expected[0])
+    assert origin.reward_offset == expected[1]
+    with contextlib.closing(registry.make(origin.setting)) as made:
+        shape = dataset.transitions()["observations"].shape[1:]
+        assert made.observation_space.shape == shape
+        assert made.spec.max_episode_steps == 200

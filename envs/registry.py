@@ -1,0 +1,305 @@
+"""Environments by name: anything that Gymnasium can make, and how a learner sees it.
+
+A setting is all that it takes to make an environment again: an id, keyword arguments and a step
+limit. It is stored with runs and exported policies. Packages that register environments are
+imported when an id of theirs is asked for; nothing else that a dataset names is ever imported.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import json
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from robo_rl.data.spaces import Spaces
+
+PACKAGES = ("robo_rl.envs", "ogbench", "gymnasium_robotics")
+"""Imported, where they are installed, to find an id that Gymnasium does not know."""
+_ROBOTICS = "gymnasium_robotics"
+_LOUD = (
+    r"(?s).*DISPLAY environment variable",
+    r".*precision lowered by casting",
+    r".*is out of date",
+    r".*reward functions were updated",
+)
+"""Warnings at making an environment that its user can do nothing about."""
+
+
+class EnvError(ValueError):
+    """An environment that cannot be made, or does not fit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSetting:
+    """An environment that can be made again."""
+
+    id: str
+    """Gymnasium's, as `Hopper-v5`; `package:ID` imports a package first."""
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """JSON values."""
+    max_episode_steps: int | None = None
+    """None takes the id's own limit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with runs and policies."""
+        return {
+            "id": self.id,
+            "kwargs": dict(self.kwargs),
+            "max_episode_steps": self.max_episode_steps,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "EnvSetting":
+        """Read back; runs of version 0.1 stored the arguments of a cube alone."""
+        if "id" in stored:
+            return cls(stored["id"], dict(stored["kwargs"]), stored.get("max_episode_steps"))
+        kwargs = {name: value for name, value in stored.items() if name != "scene"}
+        scene = str(stored.get("scene", "single"))
+        return cls(f"robo_rl/Cube{scene.capitalize()}-v0", kwargs)
+
+    def with_kwargs(self, **kwargs: Any) -> "EnvSetting":
+        """With arguments changed; those that become None are left out."""
+        both = {**self.kwargs, **kwargs}
+        return dataclasses.replace(self, kwargs={k: v for k, v in both.items() if v is not None})
+
+
+def setting_of(spec: EnvSpec) -> EnvSetting:
+    """The setting of an environment spec, as datasets store one. Its wrappers are not part of it.
+
+    Raises EnvError where its arguments are no JSON values.
+    """
+    try:
+        kwargs = json.loads(json.dumps(dict(spec.kwargs)))
+    except TypeError as error:
+        raise EnvError(f"environment {spec.id}: its arguments are not JSON values: {error}") from (
+            error
+        )
+    return EnvSetting(spec.id, kwargs, spec.max_episode_steps)
+
+
+def find(env_id: str) -> EnvSpec:
+    """The registered spec of an id. Raises EnvError that lists similar ids, or what to install."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise EnvError(f"environment {env_id}: cannot import {module}: {error}") from error
+    for package in ("", *PACKAGES):
+        if package:
+            _register(package)
+        if name in gymnasium.registry:
+            return gymnasium.registry[name]
+    near = difflib.get_close_matches(name, list(gymnasium.registry), n=5)
+    missing = [p for p in PACKAGES if importlib.util.find_spec(p.split(".")[0]) is None]
+    hint = "; Gymnasium-Robotics is not installed (pip install 'robo_rl[robotics]')"
+    raise EnvError(
+        f"no environment is called {env_id!r}; similar: {', '.join(near) or 'none'}"
+        f"{hint if _ROBOTICS in missing else ''}. An environment of your own: --env module:ID, "
+        "where importing the module registers it"
+    )
+
+
+def check(setting: EnvSetting) -> None:
+    """Raise EnvError unless the id is known and its episodes end."""
+    spec = find(setting.id)
+    if setting.max_episode_steps is None and spec.max_episode_steps is None:
+        raise EnvError(
+            f"environment {setting.id} has no step limit; give --max-episode-steps, by which "
+            "episodes are cut"
+        )
+
+
+def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """The environment with its step limit, in its own spaces. Raises EnvError.
+
+    OGBench's goal-conditioned environments show their goal: observations become the Dict
+    {"observation", "goal"}.
+    """
+    check(setting)
+    options: dict[str, Any] = dict(setting.kwargs)
+    if render_mode is not None:
+        options["render_mode"] = render_mode
+    with quiet():
+        try:
+            env = gymnasium.make(
+                setting.id,
+                max_episode_steps=setting.max_episode_steps,
+                disable_env_checker=True,
+                **options,
+            )
+        except EnvError:
+            raise
+        except AssertionError as error:
+            raise EnvError(f"environment {setting.id} {_why(setting)}") from error
+        except Exception as error:  # other people's code raises anything
+            raise EnvError(f"environment {setting.id} cannot be made: {error}") from error
+    return GoalShown(env) if _has_goal(env) else env
+
+
+def _why(setting: EnvSetting) -> str:
+    entry = str(find(setting.id).entry_point)
+    if entry.startswith(_ROBOTICS):
+        return (
+            "of Gymnasium-Robotics does not start under the MuJoCo that is installed: its Fetch, "
+            "Hand and Kitchen need `pip install 'mujoco<3.11'`, in an environment of its own"
+        )
+    return "refuses its arguments: an assertion of its code does not hold"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide warnings at making environments that a user can do nothing about."""
+    with warnings.catch_warnings():
+        for message in _LOUD:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _register(package: str) -> None:
+    if importlib.util.find_spec(package.split(".")[0]) is None:
+        return
+    with quiet():
+        module = importlib.import_module(package)
+        if package == _ROBOTICS:
+            gymnasium.register_envs(module)
+
+
+def _has_goal(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether this is a goal-conditioned environment of OGBench, whose goal is in `info` only."""
+    inner = env.unwrapped
+    if not type(inner).__module__.startswith("ogbench"):
+        return False
+    return getattr(inner, "_reward_task_id", None) is None
+
+
+class GoalShown(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Shows the goal of an episode, from the `info` of its reset, beside each observation."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]):
+        super().__init__(env)
+        inner = env.observation_space
+        self.observation_space = gymnasium.spaces.Dict({"observation": inner, "goal": inner})
+        self._goal: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's, with the goal."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        if "goal" not in info:
+            raise EnvError(f"{self.env.spec and self.env.spec.id}: reset tells no goal")
+        self._goal = info["goal"]
+        return self._shown(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's, with the goal."""
+        observation, *rest = self.env.step(action)
+        return (self._shown(observation), *rest)  # type: ignore[return-value]
+
+    def _shown(self, observation: Any) -> dict[str, Any]:
+        return {"observation": observation, "goal": np.asarray(self._goal, observation.dtype)}
+
+
+class LearnerView(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment as learners see it: `Spaces.read` of observations, actions in [-1, 1].
+
+    `info["success"]` is there where the environment tells one under any of the usual names.
+    Rewards are multiplied by `reward_scale`, then `reward_shift` is added.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        spaces: Spaces,
+        reward_scale: float = 1.0,
+        reward_shift: float = 0.0,
+    ):
+        super().__init__(env)
+        self.spaces = spaces
+        self._scale, self._shift = reward_scale, reward_shift
+        self.observation_space = spaces.observation_space()
+        self.action_space = spaces.action_space()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self.spaces.read(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As the environment's. `info["executed_action"]` is in [-1, 1] too."""
+        observation, reward, terminated, truncated, info = self.env.step(
+            self.spaces.from_unit(action)
+        )
+        if "executed_action" in info and not self.spaces.unit:
+            info = {**info, "executed_action": self.spaces.to_unit(info["executed_action"])}
+        told = succeeded(info)
+        if told is not None and "success" not in info:
+            info = {**info, "success": told}
+        reward = float(reward) * self._scale + self._shift
+        return self.spaces.read(observation), reward, terminated, truncated, info
+
+
+def succeeded(info: Mapping[str, Any]) -> bool | None:
+    """Whether a step's `info` says success, under the names that suites use; None: it does not."""
+    for name in ("success", "is_success", "goal_achieved"):
+        if name in info:
+            return bool(info[name])
+    return None
+
+
+def spaces_of(setting: EnvSetting) -> Spaces:
+    """The spaces of an environment. Raises EnvError or SpaceError."""
+    with contextlib.closing(make(setting)) as env:
+        return Spaces.of(env.observation_space, env.action_space, f"environment {setting.id}")
+
+
+def check_fits(setting: EnvSetting, spaces: Spaces, where: str) -> None:
+    """Raise EnvError where a policy of `spaces` does not fit an environment."""
+    differences = spaces.differences(spaces_of(setting))
+    if differences:
+        raise EnvError(
+            f"{where} does not fit environment {setting.id}: {'; '.join(differences)}. Name "
+            "another with --env"
+        )
+
+
+@contextlib.contextmanager
+def prepared(setting: EnvSetting) -> Iterator[EnvSetting]:
+    """The setting with what is slow about it done here, for all processes that make it meanwhile.
+
+    A cube's scene is compiled once.
+    """
+    spec = find(setting.id)
+    prepare = _PREPARE.get(str(spec.entry_point))
+    if prepare is None:
+        yield setting
+        return
+    with tempfile.TemporaryDirectory(prefix="robo_rl-env-") as folder:
+        yield prepare(setting, spec, pathlib.Path(folder))
+
+
+def _compiled_cube(setting: EnvSetting, spec: EnvSpec, folder: pathlib.Path) -> EnvSetting:
+    from robo_rl.envs.ogbench import scenes  # late: OGBench takes a second
+    from robo_rl.hardware.twin.mujoco_device import save_scene
+
+    scene = {**spec.kwargs, **setting.kwargs}["scene"]
+    path = save_scene(scenes.compile_cube_scene(scene), folder / "scene.mjb")
+    return setting.with_kwargs(scene_path=str(path))
+
+
+_PREPARE: Mapping[str, Callable[[EnvSetting, EnvSpec, pathlib.Path], EnvSetting]] = {
+    "robo_rl.envs.make:make_cube_env": _compiled_cube,
+}

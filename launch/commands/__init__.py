@@ -1,0 +1,1 @@
+"""The commands of `robo-rl`, a file each."""

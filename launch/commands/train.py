@@ -1,0 +1,119 @@
+"""`robo-rl train`."""
+
+import dataclasses
+import pathlib
+
+from tyro.conf import Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Train a policy from a dataset; with --scratch, online from nothing in an environment.
+
+    The dataset names the environment that the policy is judged in later; --env names another.
+
+    Try:
+    $ robo-rl train cube-single/noisy-v0 --agent iql --steps 20000
+    $ robo-rl train hopper/mixed-v0 --agent td3bc --evaluate-every 5000
+    $ robo-rl train --scratch --env Hopper-v5 --agent sac --steps 50000
+    """
+
+    dataset: Positional[str] = ""
+    """A Minari dataset: local, or one that Minari can download."""
+    expert: str = ""
+    """A second dataset, of an expert to imitate (agent recoil)."""
+    agent: str = "bc"
+    """Method: a name that `robo-rl methods` lists, or a file of your own, mine.py."""
+    steps: int = 20_000
+    """Gradient steps; with --scratch, environment steps."""
+    env: str | None = None
+    """Gymnasium id of the policy's environment; module:ID imports a module first."""
+    max_episode_steps: int | None = None
+    """Step limit of its episodes, where the environment's own is not meant."""
+    scratch: bool = False
+    """Learn online from nothing: agents sac and ppo, or a --recipe that starts fresh."""
+    recipe: str | None = None
+    """With --scratch, how: sac, ppo, or rlpd, which reads a dataset too."""
+    envs: int = 1
+    """With --scratch, environments side by side."""
+    batch_size: int = 256
+    """Rows of one gradient step, or of one critic step where an update has several."""
+    n_step: int = 1
+    """Steps of reward before the bootstrap."""
+    chunk: int = 1
+    """Learn and play chunks of so many actions (agents qc and fql: 5 in the paper)."""
+    frames: int = 1
+    """Images become the last so many frames of their episode (agents that read images)."""
+    reward_scale: str | None = None
+    """Factor on rewards, or return-range: 1000 / range of the data's returns. By default what the
+    method's paper does in the environment's suite, which is printed."""
+    reward_shift: float | None = None
+    """Added to rewards after that."""
+    normalise: bool | None = None
+    """Standardise observations; by default as the method's paper."""
+    evaluate_every: int = 0
+    """Evaluate in the environment every so many steps; 0 never."""
+    evaluation_episodes: int = 10
+    """Of each such evaluation."""
+    seeds: int = 1
+    """Seeds trained side by side in one vmap."""
+    seed: int = 0
+    """The first seed."""
+    keep: int = 4
+    """Checkpoints that stay, one every 5000 steps: the newest so many."""
+    out: pathlib.Path | None = None
+    """Run directory; by default runs/AGENT-DATASET."""
+    teacher: pathlib.Path | None = None
+    """An exported policy, for an agent that learns from a teacher (distill)."""
+    option: tuple[str, ...] = ()
+    """Settings of the method as NAME=VALUE, such as discount=0.98 or critic.hidden=256,256;
+    `robo-rl methods NAME` lists them."""
+
+    def run(self) -> int:
+        """Train."""
+        if self.scratch:
+            return self._from_nothing()
+        if not self.dataset:
+            raise ValueError(
+                "train: name a dataset (`robo-rl data list`), or learn from nothing with "
+                "--scratch --env ID"
+            )
+        if self.recipe is not None:
+            raise ValueError("--recipe goes with --scratch; from a run, use robo-rl finetune")
+        from robo_rl.workflow import report
+        from robo_rl.workflow.train import train
+
+        options = dataclasses.asdict(self)
+        for name in ("scratch", "recipe", "envs"):
+            options.pop(name)
+        run = train(options.pop("dataset"), options.pop("agent"), say=print, **options)
+        for line in report.verdicts(run):
+            print(line)
+        print(f"trained; next: robo-rl eval {run.path}")
+        return 0
+
+    def _from_nothing(self) -> int:
+        if self.env is None:
+            raise ValueError("--scratch: name the environment with --env ID")
+        from robo_rl.workflow.finetune import learn_online
+
+        scale = 1.0 if self.reward_scale is None else float(self.reward_scale)
+        run = learn_online(
+            self.env,
+            "sac" if self.agent == "bc" else self.agent,
+            recipe=self.recipe,
+            dataset=self.dataset or None,
+            steps=self.steps,
+            max_episode_steps=self.max_episode_steps,
+            reward_scale=scale,
+            reward_shift=self.reward_shift or 0.0,
+            envs=self.envs,
+            seed=self.seed,
+            option=self.option,
+            evaluate_every=self.evaluate_every,
+            evaluation_episodes=self.evaluation_episodes,
+            keep=self.keep,
+            out=self.out,
+        )
+        print(f"trained; next: robo-rl eval {run.path}")
+        return 0

@@ -1,0 +1,93 @@
+"""Demonstrations by OGBench's scripted oracles on the simulated arm, as a Minari dataset."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from robo_rl.data import relabel
+from robo_rl.data.episodes import Episode
+from robo_rl.data.minari_io import write_dataset
+from robo_rl.data.minari_write import Card
+from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
+from robo_rl.envs import make
+from robo_rl.envs.ogbench import collect as collecting
+from robo_rl.envs.ogbench import cube, scenes
+from robo_rl.hardware.robots.ur5e.spec import UR5E
+
+CONTROL_HZ = 20.0
+_ARM_QPOS, _CUBE_QPOS, _CUBE_QVEL = 0, 14, 14
+_FREE_QPOS, _FREE_QVEL = 7, 6
+
+
+def collect(dataset: str, config: collecting.CollectConfig, task: int | None = None) -> str:
+    """Collect episodes into a new dataset and return its folder. Shows a progress bar."""
+    kwargs = {"scene": "single", "form": "random", **config.env}
+    scene, reward = str(kwargs.pop("scene")), _REWARD
+    if task is not None and kwargs.get("relative_positions"):
+        raise ValueError(
+            "collect: the way to another goal is not written into the observations of a relabelled "
+            "dataset; leave out the task or relative_positions"
+        )
+    with tqdm(total=config.episodes, desc="collect", unit="episode", mininterval=0.5) as bar:
+
+        def advance(done: int, transitions: int) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix_str(f"{transitions} transitions")
+
+        episodes: Iterable[Episode] = _episodes(config, advance)
+        if task is not None:
+            goal = cube.task_infos(scene)[task - 1]["goal_xyzs"]
+            episodes = relabel.relabel_cube(
+                episodes, goal, timing="post", after_success="drop", goal_in_observation=True
+            )
+            reward = relabel.cube_label(goal, "post")
+        env = make.make_cube_env(scene, **kwargs)
+        folder = write_dataset(
+            dataset,
+            episodes,
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            provenance=_provenance(scene, config, reward),
+            env=_env_id(scene),
+            env_kwargs=kwargs,
+            card=Card(description=f"OGBench's {config.oracle.kind} oracle on cube-{scene}."),
+        )
+    env.close()
+    return str(folder)
+
+
+_PREFIX = "robo_rl/Cube"
+_REWARD = RewardLabel(source="environment", version="1", timing="post")
+
+
+def _episodes(config: collecting.CollectConfig, progress: Any) -> Iterator[Episode]:
+    for episode in collecting.collect(config, progress):
+        yield Episode(**episode)
+
+
+def _env_id(scene: str) -> str:
+    return f"{_PREFIX}{scene.capitalize()}-v0"
+
+
+def _provenance(scene: str, config: collecting.CollectConfig, reward: RewardLabel) -> Provenance:
+    cubes = range(scenes.CUBE_SCENES[scene])
+    oracle = config.oracle
+    return Provenance(
+        control_hz=CONTROL_HZ,
+        reward=reward,
+        arm=UR5E.name,
+        arm_digest=UR5E.digest(),
+        layout=StateLayout(
+            arm_qpos=_ARM_QPOS,
+            velocity_rad_s=UR5E.velocity_rad_s,
+            object_qpos=tuple(_CUBE_QPOS + _FREE_QPOS * i for i in cubes),
+            object_qvel=tuple(_CUBE_QVEL + _FREE_QVEL * i for i in cubes),
+        ),
+        collector={
+            "oracle": oracle.kind,
+            "noise": oracle.noise,
+            "random_action_probability": oracle.random_action_probability,
+            "seed": config.seed,
+        },
+    )

@@ -1,0 +1,170 @@
+"""The environment of a run: told by its data or by a person, and as learners see it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from robo_rl.data.minari_io import Dataset
+from robo_rl.data.spaces import Spaces
+from robo_rl.envs import registry
+from robo_rl.envs.frames import stack_frames
+from robo_rl.envs.ogbench import cube
+from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
+from robo_rl.workflow import gaps
+
+_CUBE = "robo_rl/Cube"
+_SHOWN_BY = ("goal_in_observation", "relative_positions")
+_OWN = "robo_rl/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a dataset says of its environment."""
+
+    setting: EnvSetting | None
+    """None where it names none, or none that is known here."""
+    reward_offset: float = 0.0
+    """Added to the data's rewards, they are those of the environment."""
+    problem: str = ""
+    """Why there is no setting."""
+
+
+def origin(dataset: Dataset) -> Origin:
+    """The environment to learn and be judged in after this data."""
+    spec = dataset.env_spec
+    if spec is None:
+        return Origin(None, problem=f"dataset {dataset.id} names no environment")
+    if spec.id.startswith(_CUBE) and dataset.provenance is not None:
+        return _cube(dataset)
+    try:
+        setting = registry.setting_of(spec)
+        registry.check(setting)
+    except EnvError as error:
+        return Origin(None, problem=f"dataset {dataset.id}: {error}")
+    return Origin(setting)
+
+
+def _cube(dataset: Dataset) -> Origin:
+    """Of data that were collected on our own arm, where an environment shows what the data show.
+
+    With the goal drawn anew it pays 1 at success, where recorded episodes paid -1 before it: on
+    one scale, both can be learned from together.
+    """
+    spec, provenance = dataset.env_spec, dataset.provenance
+    assert spec is not None
+    assert provenance is not None
+    shown = {name: value for name, value in spec.kwargs.items() if name in _SHOWN_BY}
+    scene = spec.id.removeprefix(_CUBE).removesuffix("-v0").lower()
+    goal = provenance.reward.detail.get("goal_xyz_m")
+    for number, task in enumerate(cube.task_infos(scene), start=1):
+        if isinstance(goal, list) and np.array_equal(task["goal_xyzs"], goal):
+            return Origin(EnvSetting(spec.id, {**shown, "form": "single", "task_id": number}))
+    offset = 0.0 if spec.kwargs.get("form") == "data" else 1.0
+    return Origin(EnvSetting(spec.id, {**shown, "form": "goal"}), offset)
+
+
+def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None) -> EnvSetting:
+    """The setting of an id, with another step limit if one is given. Raises EnvError."""
+    if isinstance(env, str):
+        setting = EnvSetting(env)
+    else:
+        setting = env if isinstance(env, EnvSetting) else EnvSetting.from_json(env)
+    if limit is not None:
+        if limit < 1:
+            raise EnvError(f"--max-episode-steps must be >= 1, got {limit}")
+        setting = dataclasses.replace(setting, max_episode_steps=limit)
+    registry.check(setting)
+    return setting
+
+
+def with_gap(setting: EnvSetting, strength: float) -> EnvSetting:
+    """The setting with the simulated arm changed by a domain gap; 0 is the clean one."""
+    gap = gaps.quickstart(strength)
+    if gap is None and "gap" not in setting.kwargs:
+        return setting
+    if not setting.id.startswith(_OWN):
+        raise EnvError(
+            f"--gap {strength:g} changes the simulated arm; environment {setting.id} has none"
+        )
+    return setting.with_kwargs(gap=gap)
+
+
+def arm_of(setting: EnvSetting | None) -> dict[str, str]:
+    """Name and digest of the arm, where the environment has one of ours."""
+    if setting is None or not setting.id.startswith(_OWN):
+        return {}
+    from robo_rl.hardware.robots.ur5e.spec import UR5E
+
+    return {"arm": UR5E.name, "arm_digest": UR5E.digest()}
+
+
+def rate_hz(setting: EnvSetting | None, dataset: Dataset | None = None) -> float | None:
+    """Control rate in Hz: as the data were recorded, or as the environment tells; else None."""
+    provenance = None if dataset is None else dataset.provenance
+    if provenance is not None and provenance.control_hz is not None:
+        return provenance.control_hz
+    if setting is None:
+        return None
+    with contextlib.closing(registry.make(setting)) as env:
+        period = getattr(env.unwrapped, "dt", None) or getattr(env.unwrapped, "period_s", None)
+        if isinstance(period, (int, float)) and period > 0.0:
+            return 1.0 / float(period)
+        fps = env.metadata.get("render_fps")
+    return float(fps) if isinstance(fps, (int, float)) and fps > 0 else None
+
+
+def learner_env(
+    setting: EnvSetting,
+    spaces: Spaces,
+    *,
+    reward_scale: float = 1.0,
+    reward_shift: float = 0.0,
+    frames: int = 1,
+    render_mode: str | None = None,
+) -> gymnasium.Env[Any, Any]:
+    """The environment as learners and policies see it, see `LearnerView`."""
+    env: gymnasium.Env[Any, Any] = LearnerView(
+        registry.make(setting, render_mode), spaces, reward_scale, reward_shift
+    )
+    return stack_frames(env, frames) if frames > 1 else env
+
+
+def make_env(
+    source: "str | EnvSetting | Dataset | Any",
+    *,
+    max_episode_steps: int | None = None,
+    render_mode: str | None = None,
+    learner: bool = False,
+) -> gymnasium.Env[Any, Any]:
+    """The environment of a dataset, a run or an id, with its step limit.
+
+    Args:
+        source: Gymnasium id, setting, opened dataset, or a run.
+        max_episode_steps: step limit, where the environment's own is not meant.
+        render_mode: None or one that the environment has, such as "rgb_array".
+        learner: as learners see it, see `LearnerView`; else in its own spaces.
+    """
+    setting = named(_known(source), max_episode_steps)
+    if learner:
+        spaces = getattr(source, "spaces", None) or registry.spaces_of(setting)
+        return learner_env(setting, spaces, render_mode=render_mode)
+    return registry.make(setting, render_mode)
+
+
+def _known(source: Any) -> "str | EnvSetting":
+    """What names the environment of a source."""
+    if isinstance(source, Dataset):
+        found = origin(source)
+        if found.setting is None:
+            raise EnvError(f"{found.problem}; name an environment by its Gymnasium id")
+        return found.setting
+    if hasattr(source, "directory"):
+        if source.env is None:
+            raise EnvError(f"run {source.path} knows no environment; name one by its id")
+        setting: EnvSetting = source.env
+        return setting
+    return source if isinstance(source, EnvSetting) else str(source)

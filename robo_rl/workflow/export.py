@@ -1,0 +1,96 @@
+"""A run's policy as a folder that runs with NumPy alone."""
+
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robo_rl.hardware.runtime.policy import NumpyPolicy
+from robo_rl.learn.contract import Agent, State
+from robo_rl.nn import policies
+from robo_rl.runs import configs
+from robo_rl.runs import export as exporting
+from robo_rl.workflow import environment
+from robo_rl.workflow.run import Run, load_run
+
+
+class Exported(NamedTuple):
+    """An exported policy, and how far NumPy is from JAX at most."""
+
+    folder: pathlib.Path
+    difference: float
+
+
+def export(
+    source: "str | os.PathLike[str] | Run",
+    out: str | os.PathLike[str] | None = None,
+    *,
+    step: int | None = None,
+) -> Exported:
+    """Write a run's policy, the newest by default; into `policy` within the run by default.
+
+    Raises NotExportable for a policy that NumPy cannot compute, ParityError where it computes
+    something else.
+    """
+    run = load_run(source)
+    folder = run.path / "policy" if out is None else pathlib.Path(out)
+    number = run.directory.checkpoints.latest() if step is None else step
+    interface = exporting.Interface(
+        rate_hz=run.directory.config.get("rate_hz"),
+        chunk=run.chunk,
+        meta={
+            "env": None if run.env is None else run.env.to_json(),
+            "spaces": configs.to_json(run.spaces),
+            "references": run.directory.config.get("references", {}),
+            **environment.arm_of(run.env),
+            "run": run.path.name,
+            "step": number,
+        },
+    )
+    difference = export_state(
+        folder, run.agent, run.config, run.state(step), probes(run), interface
+    )
+    return Exported(folder, difference)
+
+
+def load_policy(source: "str | os.PathLike[str] | Exported") -> NumpyPolicy:
+    """An exported policy, which runs with NumPy alone."""
+    return NumpyPolicy.load(source.folder if isinstance(source, Exported) else pathlib.Path(source))
+
+
+def export_state(
+    folder: pathlib.Path,
+    agent: Agent,
+    config: Any,
+    state: State,
+    observations: np.ndarray,
+    interface: exporting.Interface,
+) -> float:
+    """Export the policy of a state; how far NumPy is from JAX at most, on data like (B, O)."""
+    key = jax.random.key(0)
+    policy = agent.policy(config, state)
+    exporting.check_exportable(policy)
+    probes = exporting.probe_observations(observations)
+    noise = policies.noise(policy, key, probes.shape[:-1])
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        return np.asarray(agent.act(config, state, jnp.asarray(observations), key))
+
+    return exporting.export(
+        folder,
+        policy,
+        interface,
+        act=act,
+        observations=probes,
+        load=NumpyPolicy.load,
+        noise=None if noise is None else np.asarray(noise),
+    )
+
+
+def probes(run: Run) -> np.ndarray:
+    """Observations for the check of parity."""
+    assert run.view is not None
+    return np.asarray(run.view.load(run.spaces)["observations"])

@@ -1,0 +1,158 @@
+"""Record, check, train, evaluate, finetune, export and act, in an environment of nobody's arm."""
+
+import json
+
+import numpy as np
+import pytest
+
+import robo_rl
+from robo_rl.launch import cli
+from robo_rl.workflow import suites
+from robo_rl.workflow.evaluate import evaluate
+from robo_rl.workflow.record import record
+from robo_rl.workflow.run import load_run
+from robo_rl.workflow.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+TINY = {"steps": 8, "batch_size": 8, "option": ("actor.hidden=8", "critic.hidden=8")}
+
+
+def test_a_policy_of_a_dict_environment_goes_all_the_way_and_acts_in_its_units(
+    datasets, tmp_path, capsys
+):
+    name = datasets("Pointed")
+    out = tmp_path / "run"
+    arguments = ["train", name, "--agent", "td3bc", "--steps", "8", "--batch-size", "8"]
+    assert cli.parse([*arguments, "--out", str(out), "--evaluate-every", "4"]).run() == 0
+    said = capsys.readouterr().out
+    assert "environment probe/Pointed-v0" in said
+    assert "actions are scaled to [-1, 1] and back" in said
+    order = "position, goal" if "of position, goal" in said else "goal, position"
+    assert f"observations are one vector of {order}, in this order" in said
+    assert cli.parse(["eval", str(out), "--episodes", "3", "--workers", "0", "--json"]).run() == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["episodes"] == 3
+    assert 0.0 <= measured["success_low"] <= measured["success"] <= measured["success_high"]
+    assert measured["return_low"] <= measured["return"] <= measured["return_high"]
+    assert measured["score"] is None
+    online = ["finetune", str(out), "--recipe", "wsrl", "--steps", "12", "--out"]
+    small = ["--option", "warmup_steps=4", "batch_size=8"]
+    assert cli.parse([*online, str(tmp_path / "online"), *small]).run() == 0
+    policy = robo_rl.load_policy(robo_rl.export(load_run(tmp_path / "online")))
+    env = robo_rl.make_env(robo_rl.open_dataset(name))
+    observation, _ = env.reset(seed=0)
+    spaces = load_run(out).spaces
+    action = spaces.from_unit(policy.act(spaces.read(observation)))
+    assert env.action_space.contains(action)
+    meta = policy.description["meta"]
+    assert meta["env"]["id"] == "probe/Pointed-v0"
+    assert "arm" not in meta
+
+
+def test_a_run_knows_its_environment_its_spaces_and_its_own_step_limit(datasets, tmp_path):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    again = load_run(run.path)
+    assert again.env is not None
+    assert (again.env.id, again.env.max_episode_steps) == ("probe/Arm-v0", 7)
+    assert evaluate(run, episodes=2, workers=0).episodes.lengths == (7, 7)
+    longer = evaluate(run, episodes=2, workers=0, max_episode_steps=9)
+    assert longer.episodes.lengths == (9, 9)
+
+
+def test_data_without_an_environment_train_and_are_judged_where_one_is_named(
+    datasets, tmp_path, monkeypatch
+):
+    name = datasets("Arm")
+    metadata = next(tmp_path.glob("datasets/probe/arm-v0/data/metadata.json"))
+    stored = json.loads(metadata.read_text())
+    del stored["env_spec"]
+    metadata.write_text(json.dumps(stored))
+    said = []
+    run = train(name, "bc", out=tmp_path / "run", steps=4, batch_size=8, say=said.append)
+    assert "names no environment" in said[0]
+    assert run.env is None
+    with pytest.raises(ValueError, match="knows no environment; name one with --env"):
+        evaluate(run)
+    assert len(evaluate(run, env="probe/Arm-v0", episodes=2, workers=0).episodes.seeds) == 2
+
+
+def test_recorded_episodes_depend_on_the_seed_alone(tmp_path, monkeypatch, datasets):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    mixed = [str(run.path), "random"]
+    found = []
+    for name, workers in (("a/b-v0", 0), ("c-v0", 0)):
+        record(mixed, name, episodes=4, noise=0.2, seed=3, workers=workers)
+        found.append(robo_rl.open_dataset(name).transitions())
+    for key in ("observations", "actions", "rewards"):
+        np.testing.assert_array_equal(found[0][key], found[1][key])
+    assert np.abs(found[0]["actions"]).max() <= 1.0
+    assert [p["name"] for p in robo_rl.open_dataset("c-v0").provenance.collector["policies"]] == [
+        "run",
+        "random",
+    ]
+
+
+def test_a_score_is_normalised_by_the_references_of_the_data(datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    record(
+        "random",
+        "a-v0",
+        env="probe/Arm-v0",
+        episodes=2,
+        workers=0,
+        ref_min_score=-7.0,
+        ref_max_score=-5.0,
+    )
+    run = train("a-v0", "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    result = evaluate(run, episodes=2, workers=0)
+    assert result.score == pytest.approx(100.0 * (result.episodes.mean_return + 7.0) / 2.0)
+    assert f"normalised score {result.score:.1f}" in str(result)
+    with pytest.raises(ValueError, match="both"):
+        record("random", "b-v0", env="probe/Arm-v0", ref_min_score=1.0)
+
+
+def test_a_refused_call_leaves_no_folder(datasets, tmp_path, monkeypatch):
+    name = datasets("Arm")
+    before = sorted(tmp_path.rglob("*"))
+    for wrong, message in (
+        ({"agent": "recoil"}, "expert"),
+        ({"agent": "bc", "env": "Pendulum-v1"}, "does not fit environment Pendulum-v1"),
+        ({"agent": "bc", "env": "Nowhere-v0"}, "no environment is called"),
+        ({"agent": "bc", "reward_scale": "much"}, "expected a number or return-range"),
+        ({"agent": "bc", "reward_scale": 0.0}, "not 0"),
+        ({"agent": "bc", "option": ("hiden=3",)}, "no such setting"),
+        ({"agent": "iql", "config": robo_rl.train}, "the config of iql is a"),
+        ({"agent": "bc", "n_step": 0}, "n_step must be >= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(name, out=tmp_path / "run", **wrong)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_rewards_are_scaled_as_asked_for_or_as_the_paper_does(datasets, tmp_path):
+    name = datasets("Arm")
+    run = train(
+        name, "bc", out=tmp_path / "a", steps=4, reward_scale=10, reward_shift=-5.0, batch_size=8
+    )
+    raw = robo_rl.open_dataset(name).transitions()["rewards"]
+    np.testing.assert_allclose(run.view.load(run.spaces)["rewards"], 10 * raw - 5, rtol=1e-6)
+    ant = robo_rl.EnvSetting("AntMaze_UMaze-v4")
+    assert (suites.scales("iql", ant).scale, suites.scales("iql", ant).shift) == (1.0, -1.0)
+    assert (suites.scales("cql", ant).scale, suites.scales("cql", ant).shift) == (10.0, -5.0)
+    hopper = robo_rl.EnvSetting("Hopper-v5")
+    assert suites.scales("iql", hopper).scale == suites.RETURN_RANGE
+    assert suites.scales("td3bc", hopper).normalise
+    assert not suites.scales("rebrac", hopper).normalise
+    assert suites.scales("iql", robo_rl.EnvSetting("robo_rl/CubeSingle-v0")) == suites.Scales()
+
+
+def test_the_range_of_returns_scales_rewards_to_a_thousand(datasets, tmp_path):
+    name = datasets("Arm", episodes=30)
+    rows = robo_rl.open_dataset(name).transitions()
+    returns = np.bincount(rows["episode_id"], weights=rows["rewards"])
+    if np.ptp(returns) == 0.0:
+        with pytest.raises(ValueError, match="same return"):
+            train(name, "iql", out=tmp_path / "run", reward_scale="return-range", **TINY)
+        return
+    run = train(name, "iql", out=tmp_path / "run", reward_scale="return-range", **TINY)
+    assert run.view.reward_scale == pytest.approx(1000.0 / np.ptp(returns))
