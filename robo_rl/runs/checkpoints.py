@@ -4,16 +4,20 @@ A checkpoint is written under a name that starts with a dot and renamed when it 
 itself does not notice a flipped byte, so the digest of the arrays is kept and compared.
 """
 
+import contextlib
 import logging
+import os
 import pathlib
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
 
-from robo_rl.runs import files, trees
+from robo_rl import files
+from robo_rl.runs import trees
 
 _log = logging.getLogger(__name__)
 _ARRAYS, _META = "arrays", "meta.json"
@@ -78,25 +82,31 @@ class Checkpoints:
             "empty": empty,
             "meta": dict(meta or {}),
         }
-        aside = self._folder / f"{_WRITING}{step:012d}"
+        aside = self._aside()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed while writing
-            aside.mkdir()
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+            aside.mkdir(parents=True)
+            with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
                 writer.save((aside / _ARRAYS).resolve(), full)
             files.write_json(aside / _META, about)
             self._publish(aside, self.path(step))
         # Orbax passes on what its storage library raises: a full disk is a ValueError there.
         except (OSError, ValueError, RuntimeError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
             size = sum(value.nbytes for value in full.values())
             raise CheckpointError(
                 f"could not write checkpoint {self.path(step)} ({size / 1e6:.1f} MB before "
-                f"compression): {_first_line(error)}. Earlier checkpoints are untouched; make "
+                f"compression): {_reason(error)}. Earlier checkpoints are untouched; make "
                 "room on the disk and resume."
             ) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
         self._drop_old()
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed writer left. For the only writer, before it begins."""
+        if self._folder.is_dir():
+            for path in list(self._folder.iterdir()):
+                if path.name.startswith(_WRITING):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Flat arrays and metadata of a step, checked against the digest."""
@@ -105,7 +115,7 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint {path}; there are {self.steps()}")
         try:
             about = files.read_json(path / _META)
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 arrays = dict(reader.restore((path / _ARRAYS).resolve()))
             if trees.digest(arrays) != about["sha256"]:
                 raise ValueError("the arrays do not have the digest that was recorded")
@@ -114,7 +124,7 @@ class Checkpoints:
             return arrays, dict(about["meta"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CorruptCheckpoint(
-                f"checkpoint {path} is damaged: {_first_line(error)}. Resume with fallback to use "
+                f"checkpoint {path} is damaged: {_reason(error)}. Resume with fallback to use "
                 "the checkpoint before it, or restore the folder from a copy."
             ) from error
 
@@ -143,11 +153,21 @@ class Checkpoints:
                 f"checkpoint {self.path(number)} does not fit the configuration: {error}"
             ) from error
 
+    def _aside(self) -> pathlib.Path:
+        """A name that is not a checkpoint's, and no other writer's."""
+        return self._folder / f"{_WRITING}{files.token()}"
+
     def _publish(self, aside: pathlib.Path, final: pathlib.Path) -> None:
         if final.exists():  # left from before a resume at an earlier step
-            shutil.rmtree(final)
+            self._remove(final)
         aside.replace(final)
-        files.sync_folder(self._folder)
+        files.sync(self._folder)
+
+    def _remove(self, path: pathlib.Path) -> None:
+        # Renamed first: a kill half-way leaves no folder that looks whole.
+        doomed = self._aside()
+        path.replace(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _scored(self) -> list[tuple[int, dict[str, Any]]]:
         out = []
@@ -165,14 +185,26 @@ class Checkpoints:
         kept = {*self.steps()[-self._keep :], self.best()}
         for step in self.steps():
             if step not in kept:
-                # Renamed first: a kill half-way leaves no folder that looks whole.
-                doomed = self._folder / f"{_WRITING}{step:012d}"
-                self.path(step).replace(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                self._remove(self.path(step))
 
 
-def _first_line(error: Exception) -> str:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax logs pages of tracebacks about failures that it raises as well, and we report."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _reason(error: Exception) -> str:
+    """One line. The storage library names the system's error by number, behind a chain of paths."""
     text = str(error).strip() or type(error).__name__
+    number = re.search(r"os_error_code='(\d+)'", text)
+    if number is not None:
+        return os.strerror(int(number[1]))
     line = text.splitlines()[0]
-    # The storage library puts the reason last, after a chain of paths.
     return line if len(line) <= 300 else f"{line[:100]} ... {line[-190:]}"

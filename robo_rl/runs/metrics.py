@@ -4,12 +4,12 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorboardX
 
-from robo_rl.runs import files
+from robo_rl import files
 
 _QUEUE = 10_000
 """Longer than what is logged in `flush_secs`: a full queue would make `write` wait."""
@@ -18,8 +18,11 @@ _QUEUE = 10_000
 class MetricsLog:
     """`metrics.jsonl`, one flushed line a report; and the same numbers for TensorBoard."""
 
-    def __init__(self, path: pathlib.Path, tensorboard: pathlib.Path):
-        """Opens nothing; the files are made by the first `write`."""
+    def __init__(
+        self, path: pathlib.Path, tensorboard: pathlib.Path, claim: Callable[[], None] | None = None
+    ):
+        """Opens nothing; the files are made by the first `write`. `claim` comes before any."""
+        self._claim = claim if claim is not None else _nothing
         self._path = path
         self._tensorboard_path = tensorboard
         self._writer: Any = None
@@ -27,10 +30,11 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line."""
+        self._claim()
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         if wrong:
             raise ValueError(f"{self._path}: step {step}: not finite: {', '.join(sorted(wrong))}")
-        line = json.dumps({"step": step, **values}) + "\n"
+        line = files.dumps({"step": step, **values}) + "\n"
         files.append(self._path, line)
         if self._writer is None:
             self._writer = tensorboardX.SummaryWriter(
@@ -52,6 +56,7 @@ class MetricsLog:
 
     def rewind(self, position: int, step: int) -> None:
         """Drop what was written after a checkpoint: lines past `position`, steps past `step`."""
+        self._claim()
         size = self._path.stat().st_size if self._path.exists() else 0
         if size < position:
             raise ValueError(
@@ -68,6 +73,10 @@ class MetricsLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _nothing() -> None:
+    """Without a run directory there is nothing to claim."""
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from robo_rl.runs import files
+from robo_rl import files
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
 
