@@ -104,10 +104,16 @@ def sync(path: pathlib.Path) -> None:
 
 def refused(what: str, error: OSError) -> OSError:
     """An error of the same kind that says what failed, the system's reason and what to do."""
-    reason = error.strerror or str(error)
+    text = f"{what}: {reason(error)}"
     advice = _ADVICE.get(error.errno or 0)
-    text = f"{what}: {reason}" + (f"; {advice}" if advice else "")
+    if advice and not text.endswith(advice):
+        text += f"; {advice}"
     return OSError(error.errno, text) if error.errno else OSError(text)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without its number."""
+    return error.strerror or str(error)
 
 
 def absolute(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -19,3 +19,7 @@ class DatasetCorruptError(DatasetError):
 
 class DatasetWriteError(DatasetError):
     """The disk refused. Nothing was left behind."""
+
+
+class DatasetChangedError(DatasetError):
+    """Other data lie where a run's data lay."""

@@ -7,6 +7,7 @@ nothing.
 """
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import stat
@@ -26,6 +27,7 @@ LARGEST = 4 << 30
 """Bytes up to which a copy is kept."""
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_PREFIX, _SUFFIX = ".flat-", ".part"
 _STEPS = ("actions", "rewards", "terminations", "truncations")
 _SOURCE, _LENGTHS, _OBSERVATIONS = "source", "lengths", "observations"
 
@@ -55,19 +57,31 @@ def keep(file: pathlib.Path, stamp: np.ndarray, episodes: Sequence[Episode]) -> 
     """
     if len(episodes) < WORTH_IT or any(episode.problems() for episode in episodes):
         return
-    arrays = _joined(episodes)
-    if arrays is None or sum(array.nbytes for array in arrays.values()) > LARGEST:
-        return
-    with contextlib.suppress(OSError):
-        descriptor, aside = tempfile.mkstemp(".part", ".flat-", file.parent)
+    with contextlib.suppress(OSError, MemoryError):
+        arrays = _joined(episodes)
+        if arrays is None or sum(array.nbytes for array in arrays.values()) > LARGEST:
+            return
+        _sweep(file.parent)
+        descriptor, aside = tempfile.mkstemp(_SUFFIX, _PREFIX, file.parent)
         try:
-            os.fchmod(descriptor, stat.S_IMODE(file.stat().st_mode))  # whoever reads the data
             with os.fdopen(descriptor, "wb") as out:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(out, fcntl.LOCK_EX)  # until it is written, or this process ends
+                os.fchmod(descriptor, stat.S_IMODE(file.stat().st_mode))  # whoever reads the data
                 np.savez(out, allow_pickle=False, **{_SOURCE: stamp, **arrays})
             os.replace(aside, _beside(file))
         except BaseException:
-            os.unlink(aside)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
             raise
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Remove copies that nobody writes any longer: their writers were killed."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with contextlib.suppress(OSError), path.open("r+b") as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def _beside(file: pathlib.Path) -> pathlib.Path:

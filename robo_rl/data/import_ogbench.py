@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
+import logging
 import os
 import pathlib
 import warnings
@@ -15,12 +16,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from robo_rl import files
 from robo_rl.data.episodes import Episode
 from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
 from robo_rl.data.minari_write import Card, write_dataset
 from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
 from robo_rl.data.relabel import AfterSuccess, relabelled
 
+_log = logging.getLogger(__name__)
 _STATE_KEYS = ("qpos", "qvel", "button_states")
 _ARM_QPOS = 14  # joints of arm and gripper in the manipulation scenes, in qpos and in qvel
 
@@ -58,11 +61,15 @@ class OgbenchFile:
 
 def read_npz(path: str | os.PathLike[str]) -> OgbenchFile:
     """Read a released file. Raises DatasetNotFoundError or DatasetCorruptError."""
-    file = pathlib.Path(path)
+    file = files.absolute(path)
     if not file.is_file():
         raise DatasetNotFoundError(
             f"no file {file}; OGBench's files are at "
             "https://rail.eecs.berkeley.edu/datasets/ogbench, named like cube-single-play-v0.npz"
+        )
+    if not zipfile.is_zipfile(file):  # NumPy would take it for a pickle
+        raise DatasetCorruptError(
+            f"{file} cannot be read: it is no .npz file, or cut short; fetch it again"
         )
     try:
         # OGBench writes plain arrays; a pickled object in such a file is not one of theirs.
@@ -143,6 +150,13 @@ def relabel_single_task(
             raise DatasetError(
                 f"OGBench has no single-task reward for {env_id}: {error}"
             ) from error
+    if not np.any(dataset["masks"] == 0.0):
+        _log.warning(
+            "%s: no episode ever reaches the goal of %s; a method that learns from rewards has "
+            "nothing to find here, try another task",
+            stored.path,
+            env_id,
+        )
     out: list[Episode] = []
     start = 0
     for episode in stored.episodes():

@@ -1,18 +1,22 @@
 """Finding Minari datasets on this machine."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import minari
 
+from robo_rl import files
 from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
 
 DATASET_ID = re.compile(r"(?:[-_\w]+/)*[-_\w]+-v\d+")
 METADATA_FILE = "metadata.json"
+_ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 MAIN_FILE = "main_data.hdf5"
 
 
@@ -31,11 +35,11 @@ class DatasetSummary:
 
 
 def datasets_root() -> pathlib.Path:
-    """Where Minari keeps its datasets: `MINARI_DATASETS_PATH`, or `~/.minari/datasets`."""
-    configured = os.environ.get("MINARI_DATASETS_PATH")
-    if configured:
-        return pathlib.Path(configured)
-    return pathlib.Path.home() / ".minari" / "datasets"
+    """Where Minari keeps its datasets: `MINARI_DATASETS_PATH`, or `~/.minari/datasets`.
+
+    Absolute: what is found or begun here stays there when the working directory changes.
+    """
+    return files.absolute(os.environ.get(_ROOT_VARIABLE) or "~/.minari/datasets")
 
 
 def list_datasets() -> list[DatasetSummary]:
@@ -45,11 +49,11 @@ def list_datasets() -> list[DatasetSummary]:
 
 
 def locate_dataset(source: str | os.PathLike[str], *, download: bool = False) -> pathlib.Path:
-    """The folder with the metadata file of a dataset named by id or by path.
+    """The absolute folder with the metadata file of a dataset named by id or by path.
 
     With `download`, an id that is not here is fetched by Minari. Raises DatasetNotFoundError.
     """
-    for folder in (pathlib.Path(source), datasets_root() / source):
+    for folder in (files.absolute(source), datasets_root() / source):
         for candidate in (folder / "data", folder):
             if (candidate / METADATA_FILE).is_file():
                 return candidate
@@ -74,7 +78,7 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
     """The raw metadata of a dataset. Raises DatasetCorruptError."""
     file = folder / METADATA_FILE
     try:
-        metadata = json.loads(file.read_text())
+        metadata = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetCorruptError(f"{file} cannot be read as JSON: {error}") from error
     missing = {"total_episodes", "data_format"} - set(metadata)
@@ -93,13 +97,28 @@ def env_spec_fields(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _download(dataset_id: str) -> None:
     try:
-        minari.download_dataset(dataset_id)
+        with _minari_root():
+            minari.download_dataset(dataset_id)
     except Exception as error:  # the client libraries of the hosts raise anything
         raise DatasetError(
             f"downloading {dataset_id!r} with Minari failed: {error}. Check the name with "
             "`minari list remote` and the network, or copy the dataset under "
             f"{datasets_root()}"
         ) from error
+
+
+@contextlib.contextmanager
+def _minari_root() -> Iterator[None]:
+    """Minari takes the variable as it stands: to it, `~` is a folder's name."""
+    before = os.environ.get(_ROOT_VARIABLE)
+    os.environ[_ROOT_VARIABLE] = str(datasets_root())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_ROOT_VARIABLE]
+        else:
+            os.environ[_ROOT_VARIABLE] = before
 
 
 def _dataset_folders(folder: pathlib.Path) -> list[pathlib.Path]:

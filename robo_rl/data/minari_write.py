@@ -1,11 +1,11 @@
 """Episodes into a Minari dataset: built aside, then moved into place in one rename."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,11 +15,15 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_storage import MinariStorage
 
+from robo_rl import files
 from robo_rl.data.episodes import Arrays, Episode
 from robo_rl.data.errors import DatasetExistsError, DatasetWriteError
 from robo_rl.data.hdf5_write import write_hdf5
 from robo_rl.data.locate import DATASET_ID, MAIN_FILE, METADATA_FILE, datasets_root
 from robo_rl.data.provenance import METADATA_KEY, Provenance
+from robo_rl.locks import Aside, Occupied
+
+_STAGING = ".staging-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,54 +78,63 @@ def write_dataset(
         raise ValueError(
             f"write_dataset: dataset id must look like 'cube/noisy-v0', got {dataset_id!r}"
         )
-    target = datasets_root() / dataset_id
+    root = datasets_root()
+    target = root / dataset_id
     if target.exists() and not overwrite:
-        raise DatasetExistsError(
-            f"dataset {dataset_id!r} is already there ({target}); choose another name or version, "
-            "or overwrite it"
-        )
+        raise _exists(dataset_id, target)
     spec = None if env is None else _env_spec(env, env_kwargs or {})
-    # Hidden, so that neither Minari nor `list_datasets` sees it; same disk, so that rename works.
-    staging = datasets_root() / f".staging-{uuid.uuid4().hex}"
+    files.dumps(provenance.to_json(), nonfinite="refuse")
     source = _Source(episodes)
     try:
-        staging.mkdir(parents=True)
-        storage = MinariStorage.new(
-            staging / "data",
-            observation_space=observation_space,
-            action_space=action_space,
-            env_spec=spec,
-            jpeg_encoding=False,
-        )
-        count, steps = write_hdf5(
-            staging / "data" / MAIN_FILE, _fitted(source, observation_space, action_space)
-        )
-        if not count:
-            raise ValueError("write_dataset: needs at least one episode, got none")
-        storage.update_metadata(
-            {
-                "total_episodes": count,
-                "total_steps": steps,
-                "dataset_size": float(storage.get_size()),
-                "dataset_id": dataset_id,
-                "minari_version": minari.__version__,
-                METADATA_KEY: provenance.to_json(),
-                **_card_fields(card or Card()),
-                **(references or {}),
-            }
-        )
-        _sync(staging / "data" / METADATA_FILE)
-        _publish(staging, target, dataset_id)
+        # Hidden from Minari and `list_datasets`, and on the disk on which it is to be.
+        with Aside(root, _STAGING) as staging:
+            data = staging.folder / "data"
+            storage = MinariStorage.new(
+                data,
+                observation_space=observation_space,
+                action_space=action_space,
+                env_spec=spec,
+                jpeg_encoding=False,
+            )
+            fitted = _fitted(source, observation_space, action_space)
+            counts = _written(data / MAIN_FILE, fitted)
+            storage.update_metadata(
+                {
+                    **counts,
+                    "dataset_size": float(storage.get_size()),
+                    "dataset_id": dataset_id,
+                    "minari_version": minari.__version__,
+                    METADATA_KEY: provenance.to_json(),
+                    **_card_fields(card or Card()),
+                    **(references or {}),
+                }
+            )
+            files.sync(data / METADATA_FILE)
+            _mark_namespaces(root, dataset_id)
+            _publish(staging, target, overwrite)
+    except Occupied as error:  # by another process, since we looked
+        raise _exists(dataset_id, target) from error
     except OSError as error:
         if source.failed:
             raise
-        raise DatasetWriteError(
-            f"writing dataset {dataset_id!r} under {datasets_root()} failed: {error}. "
-            "Nothing was kept; free space or point MINARI_DATASETS_PATH to another disk"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        failed = files.refused(f"writing dataset {dataset_id!r} under {root} failed", error)
+        raise DatasetWriteError(f"{files.reason(failed)}. Nothing was kept") from error
     return target
+
+
+def _written(path: pathlib.Path, episodes: Iterable[Episode]) -> dict[str, int]:
+    """Write the episodes; how many they were, as the metadata count them."""
+    count, steps = write_hdf5(path, episodes)
+    if not count:
+        raise ValueError("write_dataset: needs at least one episode, got none")
+    return {"total_episodes": count, "total_steps": steps}
+
+
+def _exists(dataset_id: str, target: pathlib.Path) -> DatasetExistsError:
+    return DatasetExistsError(
+        f"dataset {dataset_id!r} is already there ({target}); choose another name or version, or "
+        "overwrite it"
+    )
 
 
 class _Source:
@@ -184,8 +197,8 @@ def _env_spec(env: str | EnvSpec, kwargs: Mapping[str, Any]) -> EnvSpec:
         vector_entry_point=None,
     )
     try:
-        json.dumps(spec.kwargs)
-    except TypeError as error:
+        json.dumps(spec.kwargs, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"write_dataset: kwargs of {spec.id} must be JSON values: {error}"
         ) from error
@@ -204,44 +217,45 @@ def _card_fields(card: Card) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _publish(staging: pathlib.Path, target: pathlib.Path, dataset_id: str) -> None:
-    root = datasets_root()
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _mark_namespaces(root: pathlib.Path, dataset_id: str) -> None:
+    """Minari lists a namespace only when it finds this file."""
+    (root / dataset_id).parent.mkdir(parents=True, exist_ok=True)
     for parent in pathlib.PurePosixPath(dataset_id).parents:
-        # Minari lists a namespace only when it finds this file.
         marker = root / parent / "namespace_metadata.json"
         if parent.name and not marker.exists():
-            marker.write_text("{}")
-    if target.exists():
-        old = staging.with_name(f"{staging.name}-old")
-        os.rename(target, old)
+            files.write_bytes(marker, b"{}")
+
+
+def _publish(staging: Aside, target: pathlib.Path, overwrite: bool) -> None:
+    """Put the dataset in place; with `overwrite`, the last of several writers wins."""
+    while True:
         try:
-            os.rename(staging, target)
-        except OSError:
-            os.rename(old, target)
+            staging.publish(target)
+            return
+        except Occupied:
+            if not overwrite:
+                raise
+        old = target.parent / f"{_STAGING}{files.token()}-old"
+        try:
+            os.rename(target, old)
+        except FileNotFoundError:  # another writer is doing the same
+            continue
+        try:
+            staging.publish(target)
+        except Occupied:
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rename(old, target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(staging, target)
-    _sync(target.parent)
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+            return
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all. Raises DatasetWriteError."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        aside.write_text(json.dumps(content, indent=2))
-        _sync(aside)
-        os.replace(aside, path)
+        files.write_bytes(path, files.dumps(content, indent=2).encode())
     except OSError as error:
-        raise DatasetWriteError(f"writing {path} failed: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+        raise DatasetWriteError(files.reason(error)) from error

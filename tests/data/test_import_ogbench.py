@@ -219,6 +219,25 @@ def test_damaged_files_are_clear_errors(cube_file, tmp_path):
             import_ogbench.read_npz(broken)
 
 
+def test_what_is_no_archive_at_all_is_not_taken_for_a_pickle(tmp_path):
+    page = tmp_path / "page.npz"
+    page.write_text("<html>404</html>", encoding="utf-8")
+    with pytest.raises(DatasetCorruptError, match=r"page\.npz cannot be read: it is no \.npz file"):
+        import_ogbench.read_npz(page)
+
+
+def test_a_task_that_the_data_never_reach_is_said(cube_file, tmp_path, caplog):
+    with np.load(cube_file) as stored:
+        arrays = dict(stored)
+    path = tmp_path / "cube-single-play-v0.npz"
+    np.savez(path, **{**arrays, "qpos": np.zeros_like(arrays["qpos"])})
+    import_ogbench.import_npz(path, "cube-v0", task=2)
+    assert "no episode ever reaches the goal of cube-single-singletask-task2-v0" in caplog.text
+    caplog.clear()
+    import_ogbench.import_npz(path, "play-v0")
+    assert caplog.text == ""
+
+
 def test_rewards_need_the_state(cube_file, tmp_path):
     with np.load(cube_file) as stored:
         arrays = {name: stored[name] for name in stored.files if name != "qpos"}

@@ -174,7 +174,7 @@ def test_a_run_killed_at_any_moment_of_its_start_is_whole_or_not_there(tmp_path)
 
 def test_a_folder_that_may_not_be_made_is_refused_for_the_true_reason(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot make a folder in .*file: File exists"):
+    with pytest.raises(OSError, match=r"cannot make a folder in .*file: File exists"):
         RunDirectory.create(tmp_path / "file" / "run", {})
 
 
