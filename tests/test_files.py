@@ -1,14 +1,19 @@
 """Files that are whole or not there, JSON that every program reads, and text on any terminal."""
 
+import ast
 import errno
+import importlib.util
 import json
 import os
+import pathlib
+import pkgutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+import robo_rl
 from robo_rl import files
 
 NUMBERS = {"a": [1.0, float("nan")], "b": {"c": np.float32(np.inf), "d": np.array([1, 2])}}
@@ -95,7 +100,7 @@ def test_a_path_is_made_absolute_and_its_tilde_expanded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
     assert files.absolute("a/../b") == tmp_path / "b"
-    assert files.absolute("~/b") == files.pathlib.Path("/home/someone/b")
+    assert files.absolute("~/b") == pathlib.Path("/home/someone/b")
 
 
 def test_any_text_can_be_printed_under_an_ascii_locale():
@@ -112,3 +117,30 @@ def test_any_text_can_be_printed_under_an_ascii_locale():
     )
     assert done.stdout == b"W?rfel ?\n"
     assert done.stderr == b"\\xfc\n"
+
+
+def _modules():
+    packages = [found.name for found in pkgutil.iter_modules(robo_rl.__path__) if found.ispkg]
+    yield from pathlib.Path(robo_rl.__file__).parent.glob("*.py")
+    for room in (*packages, "launch"):  # which has no __init__.py
+        for folder in importlib.util.find_spec(f"robo_rl.{room}").submodule_search_locations:
+            yield from pathlib.Path(folder).rglob("*.py")
+
+
+def _text_files_of_unknown_encoding(module):
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        given = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        modes = [value for value in given if isinstance(value, str)]
+        opens = name in ("open", "fdopen") and (modes or isinstance(node.func, ast.Name))
+        text = opens and not any("b" in mode for mode in modes)
+        if name in ("read_text", "write_text") or text:
+            yield f"{module.name}:{node.lineno}"
+
+
+def test_no_file_is_read_or_written_in_the_encoding_of_the_locale():
+    found = [place for path in _modules() for place in _text_files_of_unknown_encoding(path)]
+    assert len(list(_modules())) > 100
+    assert found == []

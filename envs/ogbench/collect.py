@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from robo_rl import ends
 from robo_rl.envs import make
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import scenes
@@ -199,6 +200,7 @@ _collector: Collector | None = None
 
 def _start_worker(config: CollectConfig, scene_path: str) -> None:
     global _collector
+    ends.begin_worker()
     _collector = Collector(config, scene_path)
 
 

@@ -58,7 +58,8 @@ class RemoteRobot(Robot):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_s)
         try:
-            connection.connect(self._path)
+            with wire.address(self._path) as address:
+                connection.connect(address)
         except OSError as error:
             connection.close()
             raise NotConnected(

@@ -161,7 +161,8 @@ def listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         pathlib.Path(path).unlink(missing_ok=True)
-        listener.bind(path)
+        with wire.address(path) as address:
+            listener.bind(address)
         listener.listen(2)
     except OSError as error:
         listener.close()

@@ -5,13 +5,15 @@ and the fields of that kind. Numbers may be NaN or infinite: refusing those is t
 """
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import json
 import math
+import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,28 @@ VERSION = 1
 MAX_FRAME_BYTES = 65536
 _MAX_BACKLOG_BYTES = 4 * MAX_FRAME_BYTES
 _LENGTH = struct.Struct(">I")
+_LONGEST_ADDRESS_BYTES = 107
 
 
 class ProtocolError(HardwareError):
     """The peer sent what the protocol does not allow."""
+
+
+@contextlib.contextmanager
+def address(path: str) -> Iterator[str]:
+    """A name for the socket at `path` that a socket's address has room for, meanwhile.
+
+    An address holds 107 bytes; temporary folders of clusters are often longer.
+    """
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS_BYTES:
+        yield path
+        return
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
 
 
 class Channel:

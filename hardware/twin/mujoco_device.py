@@ -61,7 +61,7 @@ def save_scene(scene: Scene, path: str | os.PathLike[str]) -> pathlib.Path:
         raise ValueError(f"save_scene: path must end in .mjb, got {path}")
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        aside.write_text(json.dumps(dataclasses.asdict(scene.names), indent=1))
+        aside.write_text(json.dumps(dataclasses.asdict(scene.names), indent=1), encoding="utf-8")
         aside.replace(path.with_suffix(".json"))
         mujoco.mj_saveModel(scene.model, str(aside), None)
         # mj_saveModel reports no failed write, so a full disk shows only in the size.
@@ -77,7 +77,7 @@ def save_scene(scene: Scene, path: str | os.PathLike[str]) -> pathlib.Path:
 def load_scene(path: str | os.PathLike[str]) -> Scene:
     """Read what `save_scene` wrote; needs MuJoCo alone, of the version that wrote it."""
     path = pathlib.Path(path)
-    fields = json.loads(path.with_suffix(".json").read_text())
+    fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     for name in ("arm_joints", "arm_actuators"):
         fields[name] = tuple(fields[name])
     return Scene(mujoco.MjModel.from_binary_path(str(path)), SceneNames(**fields))

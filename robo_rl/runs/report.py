@@ -5,12 +5,13 @@ import dataclasses
 import html
 import io
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
+
+from robo_rl import files
 
 _STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1c2430;background:#fbfbf9;margin:0}
@@ -125,9 +126,7 @@ def write_page(
         f'<h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>{body}'
         f"</main></body></html>"
     )
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    files.write_bytes(path, page.encode("utf-8", "replace"))  # a path may hold any bytes
 
 
 def metric_curves(

@@ -184,6 +184,15 @@ def test_the_socket_lives_in_a_private_folder(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_socket_may_lie_deeper_than_its_address_has_room_for(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / ("scratch-of-a-job-" + "x" * 90) / "private" / "robot.sock")
+    assert len(path) > 107
+    with listen(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        with wire.address(path) as address:
+            client.connect(address)
+        assert pathlib.Path(path).is_socket()
+
+
 def test_every_option_crosses_to_the_process() -> None:
     config = RobotProcessConfig(
         socket="s",
