@@ -2,7 +2,7 @@
 
 Each test says what it shows, over how many seeds. The first is of OGBench's cube, the others of a
 maze of our own, far smaller than the papers' tasks; what is compared is the ordering, not a
-published figure (see benchmarks/ogbench.py).
+published figure (see benchmarks/ogbench_tasks.py).
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Success on OGBench's cube tasks, beside the published figures.
 
-    python -m benchmarks.ogbench --tasks cube-single-2 --methods bc iql rebrac fql --seeds 3
+    python -m benchmarks.ogbench_tasks --tasks cube-single-2 --methods bc iql rebrac fql --seeds 3
 
 makes the "play" data with OGBench's oracle, trains every method on every task with its seeds in one
 program, judges the last three of ten checkpoints by 50 episodes each, and prints a table. What is
