@@ -37,8 +37,26 @@ def dumps(
 
     Numbers that are not finite become null, or a ValueError that says where they stand.
     """
-    plain = _plain(value, nonfinite, "")
-    return json.dumps(plain, indent=indent, sort_keys=sort_keys, allow_nan=False)
+    return json.dumps(plain(value, nonfinite), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def plain(value: Any, nonfinite: NonFinite = "null", where: str = "") -> Any:
+    """What `dumps` writes: `value` of Python's own types, with None for what is not finite.
+
+    `where` is its place in errors.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        if nonfinite == "refuse":
+            raise ValueError(f"{where or 'the value'} is {value}, which JSON cannot hold")
+        return None
+    if isinstance(value, Mapping):
+        inner = f"{where}." if where else ""
+        return {key: plain(item, nonfinite, f"{inner}{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, nonfinite, f"{where}[{i}]") for i, item in enumerate(value)]
+    return value
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
@@ -132,18 +150,3 @@ def printable_output() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a notebook's or a test's stream takes all text already
             reconfigure(errors=errors)
-
-
-def _plain(value: Any, nonfinite: NonFinite, where: str) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        if nonfinite == "refuse":
-            raise ValueError(f"{where or 'the value'} is {value}, which JSON cannot hold")
-        return None
-    if isinstance(value, Mapping):
-        inner = f"{where}." if where else ""
-        return {key: _plain(item, nonfinite, f"{inner}{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, nonfinite, f"{where}[{i}]") for i, item in enumerate(value)]
-    return value

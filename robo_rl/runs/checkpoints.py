@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -190,14 +191,25 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax logs pages of tracebacks about failures that it raises as well, and we report."""
+    """Keep Orbax from printing pages of tracebacks about a failure that it raises, and we report.
+
+    It logs them, and gives up the event loop that its other writes then report to, one by one and
+    some a little later: after a failure those stay unsaid.
+    """
     logger = logging.getLogger("absl")
-    before = logger.level
+    level, hook = logger.level, sys.unraisablehook
     logger.setLevel(logging.CRITICAL)
+
+    def unless_late(about: Any) -> None:
+        if str(about.exc_value) != "Event loop is closed":
+            hook(about)
+
+    sys.unraisablehook = unless_late
     try:
         yield
+        sys.unraisablehook = hook
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 def _reason(error: Exception) -> str:

@@ -123,7 +123,7 @@ def test_a_failing_disk_leaves_the_old_checkpoint_and_no_half_new_one(checkpoint
 
 
 _FULL_DISK = """
-import resource, signal, sys, pathlib
+import resource, signal, sys, pathlib, time
 import numpy as np
 from robo_rl.runs.checkpoints import Checkpoints, CheckpointError
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
@@ -131,9 +131,11 @@ checkpoints.save(1, {"w": np.zeros(10)})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    checkpoints.save(2, {"w": np.random.default_rng(0).normal(size=200_000)})
+    rng = np.random.default_rng(0)
+    checkpoints.save(2, {f"w{i}": rng.normal(size=20_000) for i in range(40)})
 except CheckpointError as error:
     print(error)
+    time.sleep(1.0)
 """
 
 
