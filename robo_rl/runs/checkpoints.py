@@ -4,6 +4,7 @@ A checkpoint is written under a name that starts with a dot and renamed when it 
 itself does not notice a flipped byte, so the digest of the arrays is kept and compared.
 """
 
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -11,6 +12,8 @@ import pathlib
 import re
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +26,7 @@ from robo_rl.runs import trees
 _log = logging.getLogger(__name__)
 _ARRAYS, _META = "arrays", "meta.json"
 _WRITING = ".writing-"
+_LOOKS, _LOOKS_GONE, _LOOK_EVERY_S = 60, 10, 0.05
 
 
 class CheckpointError(RuntimeError):
@@ -86,8 +90,8 @@ class Checkpoints:
         aside = self._aside()
         try:
             aside.mkdir(parents=True)
-            with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
-                writer.save((aside / _ARRAYS).resolve(), full)
+            with _quiet():
+                _write_to_the_end(aside / _ARRAYS, full)
             files.write_json(aside / _META, about)
             self._publish(aside, self.path(step))
         # Orbax passes on what its storage library raises: a full disk is a ValueError there.
@@ -99,7 +103,8 @@ class Checkpoints:
                 "room on the disk and resume."
             ) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            if aside.exists():
+                _discard(aside)
         self._drop_old()
 
     def clear_leftovers(self) -> None:
@@ -187,6 +192,40 @@ class Checkpoints:
         for step in self.steps():
             if step not in kept:
                 self._remove(self.path(step))
+
+
+def _write_to_the_end(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An interrupt is raised when all is written: Orbax's own threads would go on in any case."""
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def write() -> None:
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+                writer.save(folder.resolve(), arrays)
+            done.set_result(None)
+        except BaseException as error:  # noqa: BLE001 it is raised below
+            done.set_exception(error)
+
+    thread = threading.Thread(target=write)
+    try:
+        thread.start()
+        done.result()
+    except KeyboardInterrupt:
+        time.sleep(_LOOK_EVERY_S)  # it may be about to start
+        if thread.is_alive():
+            concurrent.futures.wait([done])
+        raise
+
+
+def _discard(folder: pathlib.Path) -> None:
+    """Remove what a failed write left, which Orbax's last writers may be making anew."""
+    gone = 0
+    for _ in range(_LOOKS):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_LOOK_EVERY_S)
+        gone = 0 if folder.exists() else gone + 1
+        if gone == _LOOKS_GONE:
+            return
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 import errno
 import json
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -120,6 +123,23 @@ def test_a_failing_disk_leaves_the_old_checkpoint_and_no_half_new_one(checkpoint
     assert _names(checkpoints) == ["000000000001"]
     monkeypatch.undo()
     assert checkpoints.restore(TREE)[0] == 1
+
+
+def test_an_interrupt_waits_for_the_write_and_leaves_nothing_of_it(checkpoints, monkeypatch):
+    checkpoints.save(1, TREE)
+    written = []
+
+    def slow(_, folder, *_args):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.3)
+        folder.mkdir()
+        written.append(folder)
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", slow)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(2, TREE)
+    assert len(written) == 1
+    assert _names(checkpoints) == ["000000000001"]
 
 
 _FULL_DISK = """
