@@ -77,10 +77,15 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
 
 def append(path: pathlib.Path, text: str) -> None:
     """Add whole lines to a file, or nothing."""
+    append_bytes(path, text.encode())
+
+
+def append_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Add all of `data` to a file, or nothing."""
     try:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
-            left = memoryview(text.encode())
+            left = memoryview(data)
             try:
                 while left:
                     left = left[file.write(left) :]

@@ -1,18 +1,16 @@
 """Metrics as JSON lines and TensorBoard. Only what a resumed run repeats exactly goes in here."""
 
 import json
+import logging
 import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import tensorboardX
 
 from robo_rl import files
+from robo_rl.runs.tensorboard import EventFile
 
-_QUEUE = 10_000
-"""Longer than what is logged in `flush_secs`: a full queue would make `write` wait."""
+_log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -24,8 +22,9 @@ class MetricsLog:
         """Opens nothing; the files are made by the first `write`. `claim` comes before any."""
         self._claim = claim if claim is not None else _nothing
         self._path = path
-        self._tensorboard_path = tensorboard
-        self._writer: Any = None
+        self._tensorboard = tensorboard
+        self._events: EventFile | None = None
+        self._warned = False
         self._purge_step: int | None = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -36,15 +35,14 @@ class MetricsLog:
             raise ValueError(f"{self._path}: step {step}: not finite: {', '.join(sorted(wrong))}")
         line = files.dumps({"step": step, **values}) + "\n"
         files.append(self._path, line)
-        if self._writer is None:
-            self._writer = tensorboardX.SummaryWriter(
-                str(self._tensorboard_path),
-                purge_step=self._purge_step,
-                max_queue=_QUEUE,
-                flush_secs=2,
-            )
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        try:
+            if self._events is None:
+                self._events = EventFile(self._tensorboard, self._purge_step)
+            self._events.write(step, values)
+        except OSError as error:  # the metrics themselves are written, and `resume` needs no more
+            if not self._warned:
+                _log.warning("TensorBoard will lack step %s and others: %s", step, error)
+            self._warned = True
 
     def position(self) -> int:
         """Bytes on the disk by now, for a checkpoint to remember."""
@@ -69,10 +67,8 @@ class MetricsLog:
         self._purge_step = step + 1
 
     def close(self) -> None:
-        """Close the TensorBoard writer. Idempotent."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """End the TensorBoard file: a later `write` begins another. Idempotent."""
+        self._events = None
 
 
 def _nothing() -> None:

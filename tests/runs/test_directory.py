@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from robo_rl import files
 from robo_rl.runs.directory import RunDirectory
@@ -44,17 +45,20 @@ def test_what_is_not_a_run_is_said(tmp_path):
         RunDirectory.open(tmp_path)
 
 
-def _events(folder):
-    """(step, tag) of every TensorBoard record: 8 bytes of length, 4 of CRC, the event, 4 of CRC."""
-    out = []
-    for path in sorted(folder.iterdir()):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            length = int.from_bytes(data[at : at + 8], "little")
-            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
-            out += [(event.step, value.tag) for value in event.summary.value]
-            at += 16 + length
+def _records(path):
+    """Every TensorBoard event: 8 bytes of length, 4 of CRC, the event, 4 of CRC."""
+    out, data, at = [], path.read_bytes(), 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        out.append(event_pb2.Event.FromString(data[at + 12 : at + 12 + length]))
+        at += 16 + length
     return out
+
+
+def _events(folder):
+    """(step, tag) of every value."""
+    records = [event for path in sorted(folder.iterdir()) for event in _records(path)]
+    return [(event.step, value.tag) for event in records for value in event.summary.value]
 
 
 def test_metrics_are_on_the_disk_at_once_and_in_tensorboard(tmp_path):
@@ -63,6 +67,40 @@ def test_metrics_are_on_the_disk_at_once_and_in_tensorboard(tmp_path):
     assert read_metrics(run.metrics_path) == [{"step": 10, "loss": 0.5}]
     run.metrics.close()
     assert _events(run.path / "tensorboard") == [(10, "loss")]
+
+
+def test_tensorboard_reads_the_events_and_hides_what_a_resumed_run_takes_back(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    run.save(0, {"w": np.zeros(2)})
+    run.metrics.write(10, {"loss": 0.5, "critic/q": 2.0})
+    run.close()
+    run.resume({"w": np.zeros(2)})
+    run.metrics.write(5, {"loss": 0.25})
+    run.close()
+    first, second = sorted(
+        (run.path / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns
+    )
+    seen = [_records(path) for path in (first, second)]
+    assert [event.file_version for event in seen[0]] == ["brain.Event:2", ""]
+    scalars = {value.tag: value.simple_value for value in seen[0][1].summary.value}
+    assert scalars == {"loss": 0.5, "critic/q": 2.0}
+    assert (seen[1][1].step, seen[1][1].session_log.status) == (1, event_pb2.SessionLog.START)
+    assert seen[1][2].step == 5
+    # Lengths and checksums are those of a writer that TensorBoard is known to read.
+    theirs = RecordWriter(str(tmp_path / "theirs"))
+    for event in seen[1]:
+        theirs.write(event.SerializeToString())
+    theirs.close()
+    assert second.read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_disk_without_room_for_tensorboard_costs_that_only(tmp_path, caplog):
+    run = RunDirectory.create(tmp_path / "run", {})
+    (run.path / "tensorboard").write_text("", encoding="utf-8")  # where its folder should be
+    for step in (10, 20):
+        run.metrics.write(step, {"loss": 0.5})
+    assert caplog.text.count("TensorBoard will lack step 10 and others") == 1
+    assert [row["step"] for row in read_metrics(run.metrics_path)] == [10, 20]
 
 
 def test_resuming_cuts_the_metrics_back_to_the_checkpoint(tmp_path):
