@@ -141,7 +141,7 @@ def reason(error: OSError) -> str:
 
 def absolute(path: str | os.PathLike[str]) -> pathlib.Path:
     """The path with `~` expanded, from the root on: it means the same wherever it is read."""
-    return pathlib.Path(os.path.abspath(pathlib.Path(path).expanduser()))
+    return pathlib.Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def token() -> str:
