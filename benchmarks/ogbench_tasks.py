@@ -24,24 +24,27 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from robo_rl import agents
+from robo_rl import agents, files
 from robo_rl.data import relabel
 from robo_rl.data.minari_io import list_datasets, open_dataset
 from robo_rl.data.transitions import flatten_episodes
+from robo_rl.envs import registry
 from robo_rl.envs.ogbench import cube
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.oracles import OracleConfig
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn import offline, recipes
 from robo_rl.learn.contract import Transitions
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
-from robo_rl.runs import configs, files, sessions
+from robo_rl.runs import configs, sessions
 from robo_rl.runs.checkpoints import Checkpoints
 from robo_rl.runs.directory import RunDirectory
-from robo_rl.runs.export import Interface
-from robo_rl.workflow import collect, evaluate
+from robo_rl.runs.export import Interface, probe_observations
+from robo_rl.workflow import collect, environment, evaluate
+from robo_rl.workflow.export import export_state
 
 PAPER_STEPS, PAPER_ROWS, EPISODE = 1_000_000, 1_000_000, 1_000
 JUDGED = 3
@@ -133,7 +136,7 @@ def play_data(scene: str, budget: Budget, workers: int) -> str:
             retarget=True,
             workers=workers,
         )
-        record.record(name, config)
+        collect.collect(name, config)
     return name
 
 
@@ -162,11 +165,14 @@ class Case:
         return self.task.split("-")[1]
 
     @property
-    def env(self) -> dict[str, Any]:
+    def env(self) -> EnvSetting:
         """What the policy is judged in."""
         number = int(self.task.split("-")[2])
         shown = {"goal_in_observation": False, "guards": {"enforce": False}}
-        return {"scene": self.scene, "form": "single", "task_id": number, **shown}
+        return EnvSetting(
+            f"robo_rl/Cube{self.scene.capitalize()}-v0",
+            {"form": "single", "task_id": number, **shown},
+        )
 
     @property
     def folder(self) -> pathlib.Path:
@@ -214,7 +220,8 @@ class Case:
         fresh = not path.exists()
         if fresh:
             about = {"agent": agent_name, "agent_config": configs.to_json(config)}
-            about |= {"loop": configs.to_json(loop), "dataset": dataset, "env": self.env}
+            about |= {"loop": configs.to_json(loop), "dataset": dataset}
+            about |= {"env": self.env.to_json()}
             RunDirectory.create(path, {"kind": "benchmark", **about})
         run = RunDirectory.open(path)
         run.checkpoints = Checkpoints(path / "checkpoints", JUDGED)
@@ -252,10 +259,16 @@ class Case:
             return
         policy = self.folder / "policies" / name
         policy.parent.mkdir(exist_ok=True)
-        interface = Interface(record.CONTROL_HZ, chunk=chunk)
-        training.export_state(policy, agent, config, state, rows["observations"], interface)
+        interface = Interface(collect.CONTROL_HZ, chunk=chunk)
+        probes = probe_observations(rows["observations"])
+        export_state(policy, agent, config, state, probes, interface)
         result = evaluate.evaluate_policy(
-            policy, self.env, self.budget.episodes, workers=self.workers, title=name
+            policy,
+            self.env,
+            registry.spaces_of(self.env),
+            self.budget.episodes,
+            workers=self.workers,
+            title=name,
         )
         files.write_json(score, {"success": sum(result.success), "episodes": len(result.success)})
 
@@ -281,7 +294,7 @@ class Case:
         if fresh:
             RunDirectory.create(path, {"kind": "benchmark", "loop": configs.to_json(loop)})
         run = RunDirectory.open(path)
-        env = evaluate.time_limited(self.env)
+        env = environment.learner_env(self.env, registry.spaces_of(self.env))
         with tqdm(total=steps, desc=f"{self.task} {self.name} online", unit="step") as bar:
             last = sessions.finetune(
                 run,

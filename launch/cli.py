@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
+from robo_rl import ends, files
 from robo_rl.data.errors import DatasetError
 
 ORDER = (
@@ -102,11 +103,13 @@ def main() -> None:
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="glfw")
+    files.printable_output()
     try:
-        code = parse().run()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+        with ends.unwind_on_sigterm():
+            code = parse().run()
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        code = ends.exit_code(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

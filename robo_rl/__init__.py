@@ -17,7 +17,7 @@ import importlib
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from robo_rl._version import __version__
 
 # In a source checkout `agents`, `envs`, `hardware` and `launch` lie beside this folder; in a wheel
 # they lie inside it.

@@ -14,7 +14,8 @@ def test_every_folder_of_code_is_packaged():
     rooms = {name: home / name for name in ("agents", "envs", "hardware", "launch")}
     if not rooms["agents"].exists():  # a source checkout keeps these beside the package
         rooms = {name: home.parent / name for name in rooms}
-    folders = {"robo_rl", *(f"robo_rl.{name}" for name in rooms)}
+    # launch/ has no __init__.py: ROS 2 owns that name at the top level.
+    folders = {"robo_rl", *(f"robo_rl.{name}" for name in rooms), "robo_rl.launch.commands"}
     for top, inside in (("robo_rl", home), *((f"robo_rl.{n}", at) for n, at in rooms.items())):
         for path in inside.rglob("__init__.py"):
             folders.add(".".join((top, *path.parent.relative_to(inside).parts)))

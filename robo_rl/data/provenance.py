@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import robo_rl
+from robo_rl._version import __version__
 from robo_rl.data.errors import DatasetCorruptError
 
 METADATA_KEY = "robo_rl"
@@ -60,7 +60,7 @@ class Provenance:
     layout: StateLayout | None = None
     collector: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JSON values: the oracle and its noise options, or the file that was imported."""
-    code_version: str = f"robo_rl {robo_rl.__version__}"
+    code_version: str = f"robo_rl {__version__}"
 
     def __post_init__(self) -> None:
         if self.control_hz is not None and not self.control_hz > 0.0:

@@ -153,8 +153,8 @@ def check(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
     rows = _checked(_rows(agent, config, transitions, loop, _no_teacher(transitions)))
     size = loop.batch_size * int(getattr(config, "utd", 1))
     example = _at(rows, slice(1), jnp.asarray)
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), example
+    batch = jax.eval_shape(
+        lambda rows: jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), rows), example
     )
     state = jax.eval_shape(functools.partial(agent.init, config), jax.random.key(0), example)
     jax.eval_shape(functools.partial(agent.update, config), state, batch)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl import files
 from robo_rl.nn import policies
 from robo_rl.nn.apply import ENCODER, Params
 from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
@@ -28,7 +29,7 @@ from robo_rl.nn.policies import (
     ResidualPolicy,
     TanhPolicy,
 )
-from robo_rl.runs import files, trees
+from robo_rl.runs import trees
 
 FORMAT = 1
 TOLERANCE = 1e-5

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from robo_rl import files
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge import selection
 from robo_rl.judge.episodes import Episodes, bootstrap_interval, evaluation_seeds
 from robo_rl.judge.selection import Deployed, Protocol
-from robo_rl.runs import files
 from robo_rl.runs import report as reporting
 from robo_rl.runs.configs import to_json
 from robo_rl.workflow import environment, evaluate

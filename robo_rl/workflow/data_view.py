@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robo_rl.data.episodes import Arrays
+from robo_rl.data.identity import Identity, identify, reopen
 from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces, vectors
 from robo_rl.data.transitions import take
@@ -28,13 +29,22 @@ class DataView:
     expert: str = ""
     """Another dataset, whose episodes come on top and are marked as an expert's."""
 
-    def load(self, spaces: Spaces | None = None) -> Transitions:
+    def identities(self) -> dict[str, Any]:
+        """The identity of each dataset by its name, as JSON."""
+        names = [self.dataset, *([self.expert] if self.expert else [])]
+        return {name: identify(open_dataset(name, download=True)).to_json() for name in names}
+
+    def load(
+        self, spaces: Spaces | None = None, identities: Mapping[str, Any] | None = None
+    ) -> Transitions:
         """The transitions with `episode_id`, as a learner reads them.
 
         Args:
             spaces: of the run; None reads those of the dataset.
+            identities: of the datasets when the run began; None takes them as they are. Raises
+                DatasetChangedError where other data have their place.
         """
-        opened = open_dataset(self.dataset, download=True)
+        opened = _opened(self.dataset, identities)
         if spaces is None:
             spaces = spaces_of(opened)
         infos = ("success",) if self.successful_only else ()
@@ -43,7 +53,7 @@ class DataView:
             rows = _successful(rows, self.dataset)
         rows = vectors(rows, spaces, f"dataset {self.dataset}")
         if self.expert:
-            expert = open_dataset(self.expert, download=True).transitions()
+            expert = _opened(self.expert, identities).transitions()
             rows = _with_expert(rows, vectors(expert, spaces, f"dataset {self.expert}"))
         rows["rewards"] = self.rewards(rows["rewards"])
         return rows
@@ -54,6 +64,12 @@ class DataView:
         if (self.reward_scale, self.reward_shift) == (1.0, 0.0):
             return np.asarray(moved)
         return np.asarray(self.reward_scale * moved + self.reward_shift, np.float32)
+
+
+def _opened(name: str, identities: Mapping[str, Any] | None) -> Dataset:
+    if identities is None or name not in identities:
+        return open_dataset(name, download=True)
+    return reopen(Identity.from_json(identities[name]))
 
 
 def spaces_of(dataset: Dataset) -> Spaces:

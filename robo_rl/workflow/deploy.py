@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 from tqdm import tqdm
 
+from robo_rl import files
 from robo_rl.envs import registry
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.kinematics import tool_kinematics
@@ -124,8 +125,8 @@ class Deployment:
         return sum(outcome.clearance_m < 0.0 for outcome in self.outcomes)
 
     def summary(self) -> dict[str, Any]:
-        """Flat numbers."""
-        return {
+        """Flat numbers; null where nothing was measured."""
+        figures = {
             "success": self.success,
             "ci95": list(self.ci95),
             "episodes": len(self.outcomes),
@@ -140,6 +141,7 @@ class Deployment:
             "limit_excess": dict(self.excess),
             "faults": sorted({outcome.fault for outcome in self.outcomes} - {""}),
         }
+        return dict(files.plain(figures))
 
 
 def run(plan: Plan) -> Deployment:

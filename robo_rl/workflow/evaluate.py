@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from tqdm import tqdm
 
+from robo_rl import ends
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
@@ -251,6 +252,7 @@ def _pool(
 
 def _start(policy: pathlib.Path, setting: EnvSetting, spaces: Spaces) -> None:
     global _env, _policy, _failure
+    ends.begin_worker()
     try:
         _env, _policy = environment.learner_env(setting, spaces), NumpyPolicy.load(policy)
     except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it

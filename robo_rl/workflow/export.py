@@ -11,7 +11,7 @@ import numpy as np
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.learn.contract import Agent, State
 from robo_rl.nn import policies
-from robo_rl.runs import configs
+from robo_rl.runs import configs, samples
 from robo_rl.runs import export as exporting
 from robo_rl.workflow import environment
 from robo_rl.workflow.run import Run, load_run
@@ -50,9 +50,9 @@ def export(
             "step": number,
         },
     )
-    difference = export_state(
-        folder, run.agent, run.config, run.state(step), probes(run), interface
-    )
+    state = run.state(step)
+    exporting.check_exportable(run.agent.policy(run.config, state))
+    difference = export_state(folder, run.agent, run.config, state, probes(run), interface)
     return Exported(folder, difference)
 
 
@@ -69,12 +69,11 @@ def export_state(
     observations: np.ndarray,
     interface: exporting.Interface,
 ) -> float:
-    """Export the policy of a state; how far NumPy is from JAX at most, on data like (B, O)."""
+    """Export the policy of a state; how far NumPy is from JAX at most, on observations (B, O)."""
     key = jax.random.key(0)
     policy = agent.policy(config, state)
     exporting.check_exportable(policy)
-    probes = exporting.probe_observations(observations)
-    noise = policies.noise(policy, key, probes.shape[:-1])
+    noise = policies.noise(policy, key, observations.shape[:-1])
 
     def act(observations: np.ndarray) -> np.ndarray:
         return np.asarray(agent.act(config, state, jnp.asarray(observations), key))
@@ -84,13 +83,21 @@ def export_state(
         policy,
         interface,
         act=act,
-        observations=probes,
+        observations=observations,
         load=NumpyPolicy.load,
         noise=None if noise is None else np.asarray(noise),
     )
 
 
 def probes(run: Run) -> np.ndarray:
-    """Observations for the check of parity."""
-    assert run.view is not None
-    return np.asarray(run.view.load(run.spaces)["observations"])
+    """Observations (N, O) for the check of parity: no data are needed where the run kept some."""
+    sample = samples.read(run.path)
+    if sample is not None and sample.probes is not None:
+        return sample.probes
+    if run.view is not None:
+        return exporting.probe_observations(np.asarray(run.transitions()["observations"]))
+    arrays, _ = run.directory.checkpoints.read(run.directory.checkpoints.latest())
+    lived = [
+        v for k, v in arrays.items() if k.startswith("buffer/") and k.endswith("/observations")
+    ]
+    return exporting.probe_observations(np.concatenate(lived))

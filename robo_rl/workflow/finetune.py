@@ -17,7 +17,7 @@ from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.learn import recipes
 from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
-from robo_rl.runs import configs, sessions
+from robo_rl.runs import configs, samples, sessions
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.workflow import environment, methods, vector_envs
 from robo_rl.workflow import teacher as teaching
@@ -211,6 +211,9 @@ def _env_of(run: Run, env: str | EnvSetting | None, limit: int | None) -> EnvSet
     return environment.named(env if env is not None else run.env, limit)  # type: ignore[arg-type]
 
 
+_NOT_COPIED = ("tensorboard", "policy", "*.html", "*.mp4", ".lock")
+
+
 def planned_loop(
     recipe: Recipe,
     view: DataView | None,
@@ -250,6 +253,17 @@ def start_online(
     """
     if reward is None:
         reward = (1.0, 0.0) if view is None else (view.reward_scale, view.reward_shift)
+    identities = {} if view is None else view.identities()
+
+    def fill(folder: pathlib.Path) -> None:
+        teaching.keep(folder, teacher)
+        if source is not None:
+            # `resume` needs only this directory, wherever the offline run has gone by then.
+            ignored = shutil.ignore_patterns(*_NOT_COPIED)
+            shutil.copytree(source.path, folder / SOURCE, ignore=ignored)
+            if (source.path / samples.FILE).exists():
+                shutil.copyfile(source.path / samples.FILE, folder / samples.FILE)
+
     directory = RunDirectory.create(
         out,
         {
@@ -263,17 +277,12 @@ def start_online(
             "reward": list(reward),
             "envs": envs,
             "evaluation_episodes": evaluation_episodes,
+            "identities": identities,
             **home.to_json(),
             **teaching.digest(teacher),
         },
+        fill=fill,
     )
-    teaching.keep(directory, teacher)
-    if source is not None:
-        # `resume` needs only this directory, wherever the offline run has gone by then.
-        aside = directory.path / f".{SOURCE}.copying"
-        ignored = shutil.ignore_patterns("tensorboard", "policy", "*.html", "*.mp4")
-        shutil.copytree(source.path, aside, ignore=ignored)
-        aside.replace(directory.path / SOURCE)
     run = Run(directory)
     run_online(run)
     return run
@@ -285,6 +294,7 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
     assert recipe is not None
     assert isinstance(loop, OnlineLoop)
     assert run.env is not None
+    run.directory.claim()
     title = f"finetune {run.directory.config['agent']}"
     with (
         vector_envs.environments(
@@ -305,7 +315,7 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
             recipe,
             loop,
             first_state(run),
-            offline=view.load(run.spaces) if view and recipe.needs_offline_data else None,
+            offline=run.transitions() if recipe.needs_offline_data else None,
             teacher=teaching.of(run.directory),
             evaluate=evaluation_of(run) if loop.evaluate_every else None,
             progress=progress(bar),
@@ -329,9 +339,6 @@ def resume(source: "str | os.PathLike[str] | Run", fallback: bool = False) -> Ru
     if not run.online:
         training.run_offline(run, resume=True, fallback=fallback)
         return run
-    assert run.recipe is not None
-    if run.recipe.start != "fresh" and not (run.path / SOURCE).exists():
-        raise ValueError(f"{run.path} was interrupted before it began; start it again elsewhere")
     run_online(run, resume=True, fallback=fallback)
     return run
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from robo_rl import agents
+from robo_rl import agents, files
 from robo_rl.data import check as checking
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs import registry
@@ -29,7 +29,6 @@ from robo_rl.learn import recipes
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
-from robo_rl.runs import files
 from robo_rl.workflow import collect, deploy, environment, evaluate, gaps, video
 from robo_rl.workflow.clearance import Sphere
 from robo_rl.workflow.data_view import DataView
@@ -110,11 +109,11 @@ def run(out: pathlib.Path, seed: int, budget_name: str) -> int:
         phase(out, seed, budget, summary, results)
         results.phases.append((title, time.monotonic() - start))
         summary["wall_s"] = time.monotonic() - began
-        files.write_json(out / "summary.json", summary)
+        files.write_json(out / "summary.json", summary, nonfinite="null")
     _film(out, results)
     summary["phases_s"] = {title: round(seconds, 1) for title, seconds in results.phases}
     summary["wall_s"] = time.monotonic() - began
-    files.write_json(out / "summary.json", summary)
+    files.write_json(out / "summary.json", summary, nonfinite="null")
     write_report(out, summary, results)
     print(table(summary))
     print(f"\nreport: {out / 'report.html'}\nfigures: {out / 'summary.json'}")

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
+from robo_rl import ends
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import Card, Provenance, RewardLabel, write_dataset
 from robo_rl.data.spaces import Spaces
@@ -318,6 +319,7 @@ _failure: Exception | None = None
 
 def _start(plan: _Plan) -> None:
     global _recorder, _failure
+    ends.begin_worker()
     try:
         _recorder = _Recorder(plan)
     except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it

@@ -15,7 +15,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.learn import offline, online
-from robo_rl.learn.contract import Agent, State, batch_of, readable
+from robo_rl.learn.contract import Agent, State, Transitions, batch_of, readable
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -105,6 +105,11 @@ class Run:
             return recipe.chunk
         assert isinstance(self.loop, OfflineLoop)
         return self.loop.chunk
+
+    def transitions(self) -> Transitions:
+        """The data that it learned from. Raises DatasetChangedError where they are others now."""
+        assert self.view is not None
+        return self.view.load(self.spaces, self.directory.config.get("identities"))
 
     def metrics(self) -> list[dict[str, float]]:
         """What it logged, a dict a report."""

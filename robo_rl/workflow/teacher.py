@@ -47,15 +47,13 @@ def digest(folder: pathlib.Path | None) -> dict[str, str]:
     return {TEACHER: str(NumpyPolicy.load(folder).description["sha256"])}
 
 
-def keep(run: RunDirectory, folder: pathlib.Path | None) -> None:
-    """Copy the teacher into the run: what is at `folder` may change, and `resume` looks here."""
+def keep(run: pathlib.Path, folder: pathlib.Path | None) -> None:
+    """Copy the teacher into a run's folder: what is at `folder` may change, `resume` looks here."""
     if folder is None:
         return
-    aside = run.path / f".{TEACHER}.copying"
-    aside.mkdir()
+    (run / TEACHER).mkdir()
     for name in (DESCRIPTION, ARRAYS):
-        shutil.copyfile(folder / name, aside / name)
-    aside.replace(run.path / TEACHER)
+        shutil.copyfile(folder / name, run / TEACHER / name)
 
 
 def of(run: RunDirectory) -> Controller | None:

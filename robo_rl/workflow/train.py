@@ -18,7 +18,7 @@ from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline
 from robo_rl.learn.contract import State, Transitions, check_observations, check_offline
 from robo_rl.learn.offline import OfflineLoop
-from robo_rl.runs import configs, sessions
+from robo_rl.runs import configs, samples, sessions
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.workflow import environment, settings, suites
 from robo_rl.workflow import teacher as teaching
@@ -296,6 +296,13 @@ def start_offline(
 
     It keeps `keep` checkpoints. `rows` are what `view` loads, where they are at hand.
     """
+    if rows is None:
+        rows = view.load(home.spaces)
+
+    def fill(folder: pathlib.Path) -> None:
+        teaching.keep(folder, teacher)
+        samples.keep(folder, rows)
+
     directory = RunDirectory.create(
         out,
         {
@@ -305,12 +312,13 @@ def start_offline(
             "agent_config": configs.to_json(agent_config),
             "loop": configs.to_json(loop),
             "data": configs.to_json(view),
+            "identities": view.identities(),
             "evaluation_episodes": evaluation_episodes,
             **home.to_json(),
             **teaching.digest(teacher),
         },
+        fill=fill,
     )
-    teaching.keep(directory, teacher)
     run = Run(directory)
     run_offline(run, rows=rows)
     return run
@@ -326,8 +334,9 @@ def run_offline(
     view, loop = run.view, run.loop
     assert view is not None
     assert isinstance(loop, OfflineLoop)
+    run.directory.claim()
     if rows is None:
-        rows = view.load(run.spaces)
+        rows = run.transitions()
     title = f"train {run.directory.config['agent']}"
     with tqdm(total=loop.steps, desc=title, unit="update") as bar:
         sessions.train(

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import multiprocessing
-import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from robo_rl import ends
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvSetting
@@ -51,7 +51,6 @@ def _make(
     setting: EnvSetting, spaces: Spaces, reward: tuple[float, float], frames: int
 ) -> gymnasium.Env[Any, Any]:
     if multiprocessing.parent_process() is not None:
-        # Ctrl-C reaches all processes; the one that learns decides, and ends the others.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ends.begin_worker()
     scale, shift = reward
     return learner_env(setting, spaces, reward_scale=scale, reward_shift=shift, frames=frames)

@@ -57,9 +57,10 @@ def teacher(tmp_path):
 
 
 def _run(tmp_path, folder):
-    run = RunDirectory.create(tmp_path / "run", {"kind": "offline", **teaching.digest(folder)})
-    teaching.keep(run, folder)
-    return run
+    config = {"kind": "offline", **teaching.digest(folder)}
+    return RunDirectory.create(
+        tmp_path / "run", config, fill=lambda made: teaching.keep(made, folder)
+    )
 
 
 def test_a_run_keeps_its_teacher_whatever_becomes_of_the_folder(teacher, tmp_path):

@@ -1,1 +1,0 @@
-"""The commands of `robo-rl`, a file each."""
