@@ -11,16 +11,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from robo_rl.hardware import robots
 from robo_rl.hardware.contracts import ArmCommand, ArmState, CommandMode, Device, Pose
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, Solver, solve_qp
 from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.guard.controller import ArmController
 from robo_rl.hardware.guard.shaping import Shaper
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
-from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-HOME = np.array(UR5E.home_rad)
+KIT = robots.get()
+HOME = np.array(KIT.spec.home_rad)
 CONFIG = BarrierConfig(keep_out=((0.45, 0.0, 0.15, 0.06),))
 DT = 0.01
 
@@ -33,8 +33,8 @@ def collect(count: int) -> tuple[list[Problem], list[float]]:
         problems.append(tuple(a.copy() for a in problem))  # type: ignore[arg-type]
         return solve_qp(*problem)
 
-    shaper = Shaper(UR5E)
-    barrier = BarrierFilter(ur5e_model(), UR5E, shaper, CONFIG, solver=record)
+    shaper = Shaper(KIT.spec)
+    barrier = BarrierFilter(KIT, shaper, CONFIG, solver=record)
     rng = np.random.default_rng(0)
     seconds = []
     while len(problems) < count:
@@ -146,7 +146,7 @@ class StillDevice(Device):
     simulated = False
 
     def __init__(self) -> None:
-        self.spec = UR5E
+        self.spec = KIT.spec
         self._time_s = 0.0
         self._q, self._still = HOME, np.zeros(6)
         self._tool = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
@@ -178,7 +178,7 @@ class StillDevice(Device):
 def time_ticks(barrier: BarrierConfig | None) -> list[float]:
     """Seconds per tick while a policy streams nearby targets at 20 Hz."""
     device = StillDevice()
-    robot = ArmController(device, GuardConfig(), barrier=barrier)
+    robot = ArmController(device, GuardConfig(), barrier=barrier, kit=KIT)
     robot.connect()
     robot.arm(CommandMode.JOINT_POSITION)
     rng = np.random.default_rng(0)

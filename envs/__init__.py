@@ -1,14 +1,21 @@
 """Gymnasium tasks on a simulated or a real robot.
 
-Importing this registers `robo_rl/CubeSingle-v0`, `CubeDouble`, `CubeTriple` and `CubeQuadruple`;
-the keyword arguments of `gymnasium.make` are those of `robo_rl.envs.make.make_cube_env`.
+Importing this registers `robo_rl/Arm-v0`, any task on any robot, whose keyword arguments are those
+of `robo_rl.envs.make.make_arm_env`, and OGBench's cubes: `robo_rl/CubeSingle-v0`, `CubeDouble`,
+`CubeTriple` and `CubeQuadruple`, with those of `make_cube_env`.
 """
 
 import gymnasium
 
-_CUBE_STEPS = {"single": 200, "double": 500, "triple": 1000, "quadruple": 1000}
+from robo_rl.envs.ogbench.geometry import STEP_LIMITS
 
-for _scene, _steps in _CUBE_STEPS.items():
+ARM_ENV_ID = "robo_rl/Arm-v0"
+
+if ARM_ENV_ID not in gymnasium.registry:
+    # The step limit is the task's own: make_arm_env applies it.
+    gymnasium.register(ARM_ENV_ID, entry_point="robo_rl.envs.make:make_arm_env")
+
+for _scene, _steps in STEP_LIMITS.items():
     if f"robo_rl/Cube{_scene.capitalize()}-v0" not in gymnasium.registry:
         gymnasium.register(
             f"robo_rl/Cube{_scene.capitalize()}-v0",

@@ -5,23 +5,18 @@ leads to a joint target here rounds as OGBench's own code does: the order of the
 trigonometry, and the float32 of an action are kept.
 """
 
-import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
 
 from robo_rl.hardware.contracts import ArmState
-from robo_rl.hardware.robots.ur5e import model as arm_files
-from robo_rl.hardware.twin.mujoco_device import Scene
+from robo_rl.hardware.robots.kit import Chain, Corner, RobotKit
+from robo_rl.hardware.twin.mujoco_device import Scene, run_of
 
 ACTION_RANGE = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
 """An action of 1: metres in x, y, z of the base frame, rad of yaw, closedness of the gripper."""
-WORKSPACE_M = np.array([[0.25, -0.35, 0.02], [0.6, 0.35, 0.35]])
-"""Lower and upper corner of where the tool may be sent."""
-_LOWEST, _HIGHEST = WORKSPACE_M
 _ACTION_SPAN = 2 * ACTION_RANGE
 
 _DAMPING = 1e-12
@@ -99,16 +94,19 @@ class ToolKinematics:
 
     def __init__(
         self,
-        arm_model: Any,
-        flange_site: str,
+        chain: Chain,
         tool_flange: tuple[tuple[float, float, float], Quaternion],
+        workspace_m: tuple[Corner, Corner],
     ):
-        """`tool_flange` is the pose of the flange in the tool frame, (m, wxyz)."""
-        self._model = arm_model
+        """`tool_flange` is the pose of the chain's site in the tool frame, (m, wxyz)."""
+        self._model = arm_model = chain.model()
         self._data = mujoco.MjData(arm_model)
-        self._site = arm_model.site(flange_site).id
+        self._site = arm_model.site(chain.site).id
         self._xpos, self._xmat = self._data.site_xpos[self._site], self._data.site_xmat[self._site]
-        self._qpos = self._data.qpos
+        joints = [arm_model.joint(name) for name in chain.joints]
+        self._qpos = self._data.qpos[run_of([int(joint.qposadr[0]) for joint in joints])]
+        self._dofs = run_of([int(joint.dofadr[0]) for joint in joints])
+        self._lowest, self._highest = np.array(workspace_m)
         self._offset, self._turn = tool_flange
         self._jacobian = np.empty((6, arm_model.nv))
         self._translation, self._rotation = self._jacobian[:3], self._jacobian[3:]
@@ -122,8 +120,8 @@ class ToolKinematics:
         move = 0.5 * (action + 1) * _ACTION_SPAN
         move -= ACTION_RANGE
         position = state.tool.position_m + move[:3]
-        np.maximum(position, _LOWEST, out=position)
-        np.minimum(position, _HIGHEST, out=position)
+        np.maximum(position, self._lowest, out=position)
+        np.minimum(position, self._highest, out=position)
         now = _about_z(_yaw(state.tool.quaternion_wxyz.tolist()))
         turned = multiply(multiply(_about_z(float(move[3])), now), _DOWN_INVERSE)
         closedness = min(max(state.gripper_closedness + float(move[4]), 0.0), 1.0)
@@ -157,7 +155,7 @@ class ToolKinematics:
         """Damped least squares, scaled so that no joint turns too far at once."""
         mujoco.mj_comPos(self._model, self._data)  # what mj_jacSite needs beside the kinematics
         mujoco.mj_jacSite(self._model, self._data, self._translation, self._rotation, self._site)
-        jacobian = self._jacobian
+        jacobian = self._jacobian[:, self._dofs]
         gram = jacobian @ jacobian.T
         gram += self._damping
         step = jacobian.T @ np.linalg.solve(gram, self._error)
@@ -167,22 +165,18 @@ class ToolKinematics:
         return np.asarray(step)
 
 
-@functools.cache
-def _arm_model() -> Any:
-    path = arm_files.descriptions_folder() / "universal_robots_ur5e" / "ur5e.xml"
-    return mujoco.MjModel.from_xml_path(str(path))
-
-
-def tool_kinematics(scene: Scene) -> ToolKinematics:
-    """Kinematics for the arm of one of OGBench's scenes."""
+def tool_kinematics(scene: Scene, kit: RobotKit) -> ToolKinematics:
+    """Kinematics for the robot of a scene."""
+    names = kit.names
+    chain = kit.chain or Chain(kit.model, names.arm_joints, names.tool_site, names.tool_site)
     data = mujoco.MjData(scene.model)
     mujoco.mj_kinematics(scene.model, data)
-    tool, flange = data.site(scene.names.tool_site), data.site("ur5e/attachment_site")
+    tool, flange = data.site(names.tool_site), data.site(chain.scene_site)
     back = inverse(_quaternion(tool.xmat))
     away, there = rotate(back, tuple(tool.xpos.tolist())), rotate(back, tuple(flange.xpos.tolist()))
     offset = (there[0] - away[0], there[1] - away[1], there[2] - away[2])
     turn = multiply(back, _quaternion(flange.xmat))
-    return ToolKinematics(_arm_model(), "attachment_site", (offset, turn))
+    return ToolKinematics(chain, (offset, turn), kit.workspace_m)
 
 
 def _quaternion(matrix: np.ndarray) -> Quaternion:

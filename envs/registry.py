@@ -110,6 +110,11 @@ def find(env_id: str) -> EnvSpec:
     )
 
 
+def arguments(setting: EnvSetting) -> dict[str, Any]:
+    """All keyword arguments of an environment, those that its id brings included."""
+    return {**find(setting.id).kwargs, **setting.kwargs}
+
+
 def check(setting: EnvSetting) -> None:
     """Raise EnvError unless the id is known and its episodes end."""
     spec = find(setting.id)
@@ -280,7 +285,7 @@ def check_fits(setting: EnvSetting, spaces: Spaces, where: str) -> None:
 def prepared(setting: EnvSetting) -> Iterator[EnvSetting]:
     """The setting with what is slow about it done here, for all processes that make it meanwhile.
 
-    A cube's scene is compiled once.
+    The scene of an arm is compiled once.
     """
     spec = find(setting.id)
     prepare = _PREPARE.get(str(spec.entry_point))
@@ -288,18 +293,18 @@ def prepared(setting: EnvSetting) -> Iterator[EnvSetting]:
         yield setting
         return
     with tempfile.TemporaryDirectory(prefix="robo_rl-env-") as folder:
-        yield prepare(setting, spec, pathlib.Path(folder))
+        yield prepare(setting, pathlib.Path(folder))
 
 
-def _compiled_cube(setting: EnvSetting, spec: EnvSpec, folder: pathlib.Path) -> EnvSetting:
-    from robo_rl.envs.ogbench import scenes  # late: OGBench takes a second
+def _compiled(setting: EnvSetting, folder: pathlib.Path) -> EnvSetting:
+    from robo_rl.envs.make import task_of  # late: OGBench takes a second
     from robo_rl.hardware.twin.mujoco_device import save_scene
 
-    scene = {**spec.kwargs, **setting.kwargs}["scene"]
-    path = save_scene(scenes.compile_cube_scene(scene), folder / "scene.mjb")
+    path = save_scene(task_of(arguments(setting)).scene, folder / "scene.mjb")
     return setting.with_kwargs(scene_path=str(path))
 
 
-_PREPARE: Mapping[str, Callable[[EnvSetting, EnvSpec, pathlib.Path], EnvSetting]] = {
-    "robo_rl.envs.make:make_cube_env": _compiled_cube,
+_PREPARE: Mapping[str, Callable[[EnvSetting, pathlib.Path], EnvSetting]] = {
+    "robo_rl.envs.make:make_cube_env": _compiled,
+    "robo_rl.envs.make:make_arm_env": _compiled,
 }

@@ -15,7 +15,8 @@ from robo_rl import ends
 from robo_rl.envs import make
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import scenes
-from robo_rl.envs.ogbench.cube import CubeTask, successes
+from robo_rl.envs.ogbench.cube import CubeTask
+from robo_rl.envs.ogbench.geometry import successes
 from robo_rl.envs.ogbench.oracles import Oracle, OracleConfig
 from robo_rl.hardware.twin.mujoco_device import save_scene
 

@@ -4,26 +4,31 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from robo_rl.envs.kinematics import ToolKinematics, down_quaternion, yaw_quaternion, yaw_rad
-from robo_rl.envs.ogbench.scenes import CUBE_SCENES, load_ogbench
+from robo_rl.envs.kinematics import down_quaternion, yaw_quaternion, yaw_rad
+from robo_rl.envs.ogbench import scenes
+from robo_rl.envs.ogbench.geometry import (
+    ARM_BOUNDS_M,
+    CENTER_M,
+    CUBE_M,
+    CUBE_SCENES,
+    OBJECT_BOUNDS_M,
+    PER_M,
+    STEP_LIMITS,
+    SUCCESS_M,
+)
 from robo_rl.envs.task import Outcome, SceneStart, Task
 from robo_rl.hardware.contracts import ArmState, Pose
+from robo_rl.hardware.robots.kit import RobotKit
+from robo_rl.hardware.twin.mujoco_device import Scene
 
 FORMS = ("goal", "single", "random", "data")
-ARM_BOUNDS_M = np.array([[0.25, -0.35, 0.20], [0.6, 0.35, 0.35]])
-"""Corners of the box in which the tool starts."""
-OBJECT_BOUNDS_M = np.array([[0.3, -0.3], [0.55, 0.3]])
-"""Corners of the table area in which cubes and targets are drawn."""
-CUBE_M = 0.04
-SUCCESS_M = 0.04
 DEFAULT_TASK = 2
 
-_CENTER_X_M = 0.425
-_SCALE = 10.0
+_CENTER_X_M, _SCALE = float(CENTER_M[0]), PER_M
 _IDENTITY = np.array([1.0, 0.0, 0.0, 0.0])
 
 
@@ -63,23 +68,27 @@ class CubeTaskConfig:
 @functools.cache
 def task_infos(scene: str) -> tuple[dict[str, Any], ...]:
     """OGBench's five tasks of a scene: `task_name`, `init_xyzs` (n, 3), `goal_xyzs` (n, 3)."""
-    env = load_ogbench("manipspace.envs.cube_env").CubeEnv(env_type=scene)
+    env = scenes.load_ogbench("manipspace.envs.cube_env").CubeEnv(env_type=scene)
     return tuple(env.task_infos)
-
-
-def successes(cubes_m: np.ndarray, targets_m: np.ndarray) -> np.ndarray:
-    """Which cubes are in place: positions (..., 3) and targets (..., 3) give bools (...)."""
-    return np.asarray(np.linalg.norm(cubes_m - targets_m, axis=-1) <= SUCCESS_M)
 
 
 class CubeTask(Task):
     """Pick up cubes and put them on their targets."""
 
-    def __init__(self, config: CubeTaskConfig, kinematics: ToolKinematics, home_rad: np.ndarray):
+    name = "cube"
+
+    def __init__(self, kit: RobotKit, config: CubeTaskConfig):
+        super().__init__(kit)
+        if kit.name != scenes.ROBOT:
+            raise ValueError(
+                f"CubeTask: OGBench's scenes hold a {scenes.ROBOT}, not a {kit.name}; for another "
+                "robot write a Task that furnishes the robot's own world"
+            )
         self.config = config
-        self._kinematics, self._home = kinematics, np.asarray(home_rad, dtype=float)
+        self._home = np.asarray(kit.spec.home_rad, dtype=float)
+        self.max_steps = STEP_LIMITS[config.scene]
         count = CUBE_SCENES[config.scene]
-        self.objects = tuple(f"cube_{i}" for i in range(count))
+        self.objects = self.markers = tuple(f"cube_{i}" for i in range(count))
         shown = 3 * config.goal_in_observation + 6 * config.relative_positions
         self.observation_size = 19 + (9 + shown) * count
         # As the installed OGBench registers its single-task environments.
@@ -92,6 +101,19 @@ class CubeTask(Task):
         self._target_yaw = 0.0
         self._goal_scene: SceneStart | None = None
         self.task_id: int | None = None
+
+    @classmethod
+    def make(cls, kit: RobotKit, **options: Any) -> Self:
+        """The task of these fields of a `CubeTaskConfig`."""
+        known = [field.name for field in dataclasses.fields(CubeTaskConfig)]
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise ValueError(f"cube has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        return cls(kit, CubeTaskConfig(**options))
+
+    def build_scene(self) -> Scene:
+        """OGBench's own, compiled once a process."""
+        return scenes.compile_cube_scene(self.config.scene)
 
     @property
     def targets(self) -> Mapping[str, Pose]:
@@ -219,7 +241,7 @@ class CubeTask(Task):
     def _sample_arm(self, rng: np.random.Generator) -> np.ndarray:
         """Joint angles with the tool pointing down, somewhere above the table."""
         position, yaw = rng.uniform(*ARM_BOUNDS_M), rng.uniform(-np.pi, np.pi)
-        return self._kinematics.solve(position, down_quaternion(yaw), self._home)
+        return self.kinematics.solve(position, down_quaternion(yaw), self._home)
 
     def _draw_target(self, rng: np.random.Generator, xyz: np.ndarray, p_stack: float) -> None:
         """A cube with nothing on it goes to a free place or onto another such cube."""

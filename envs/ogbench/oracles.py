@@ -7,7 +7,7 @@ import numpy as np
 
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.kinematics import ACTION_RANGE
-from robo_rl.envs.ogbench.cube import ARM_BOUNDS_M
+from robo_rl.envs.ogbench.geometry import ARM_BOUNDS_M
 from robo_rl.envs.ogbench.scenes import load_ogbench
 
 ORACLES = ("markov", "plan")

@@ -1,16 +1,19 @@
 """OGBench's manipulation scenes, compiled from the installed package."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from robo_rl.envs.ogbench.geometry import CUBE_SCENES as CUBE_SCENES
+from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import Scene, SceneNames
 
-CUBE_SCENES = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
-"""Name -> number of cubes."""
+ROBOT = "ur5e"
+"""The robot in all of them."""
 
 _RENDER_WIDTH, _RENDER_HEIGHT = 640, 480
 
@@ -49,17 +52,9 @@ def compile_cube_scene(name: str = "single") -> Scene:
 
 
 def cube_names(cubes: int) -> SceneNames:
-    """Names of OGBench's UR5e with its Robotiq 2F-85 and `cubes` cubes."""
-    joints = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
-    return SceneNames(
-        arm_joints=tuple(f"ur5e/{joint}_joint" for joint in joints),
-        arm_actuators=tuple(f"ur5e/{joint}" for joint in joints),
-        gripper_joint="ur5e/robotiq/right_driver_joint",
-        gripper_actuator="ur5e/robotiq/fingers_actuator",
-        gripper_body="ur5e/robotiq/",
-        payload_body="ur5e/robotiq/base",
-        pad_body="ur5e/robotiq/right_pad",
-        tool_site="ur5e/robotiq/pinch",
+    """Names of OGBench's arm with its gripper and `cubes` cubes."""
+    return dataclasses.replace(
+        robots.get(ROBOT).names,
         objects={f"cube_{i}": f"object_joint_{i}" for i in range(cubes)},
         targets={f"cube_{i}": f"object_target_{i}" for i in range(cubes)},
     )

@@ -1,4 +1,4 @@
-"""A UR with ros2_control, or its twin, as a `Device`: joint states in, streaming positions out."""
+"""An arm under ros2_control, or its twin, as a `Device`: joint states in, positions out."""
 
 import dataclasses
 import itertools
@@ -13,15 +13,10 @@ import numpy as np
 
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import LOOPBACK, Node
+from robo_rl.hardware.bridges.topics import TwinTopics, TwinTruth, from_ros_pose, pose_to_list
 from robo_rl.hardware.contracts import ArmSpec, ArmState, Device, Pose, Robot, SceneReset
 from robo_rl.hardware.errors import HardwareError, NotConnected
-from robo_rl.hardware.robots.ur5e.model import ARM_PREFIX, TOOL_SITE
-from robo_rl.hardware.robots.ur5e.topics import (
-    TwinTruth,
-    UrTopics,
-    from_ros_pose,
-    pose_to_list,
-)
+from robo_rl.hardware.robots.kit import RobotKit
 
 _GRIPPER_REPEAT_S = 0.1
 """An unchanged gripper target is sent again this often, for a controller that starts late."""
@@ -43,14 +38,14 @@ class Ros2Link:
     node_name: str = "robo_rl"
 
 
-class ToolKinematics:
+class ForwardKinematics:
     """Tool pose of the nominal arm in its base frame. One per thread: it computes in place."""
 
-    def __init__(self, model: Any, spec: ArmSpec) -> None:
-        self._model = model
+    def __init__(self, kit: RobotKit) -> None:
+        self._model = model = kit.model()
         self._data = mujoco.MjData(model)
-        self._q = [int(model.joint(ARM_PREFIX + name).qposadr[0]) for name in spec.joint_names]
-        self._site = model.site(TOOL_SITE).id
+        self._q = [int(model.joint(name).qposadr[0]) for name in kit.names.arm_joints]
+        self._site = model.site(kit.names.tool_site).id
 
     def pose(self, q_rad: np.ndarray) -> Pose:
         """The tool at joint positions (J,); NaN where they are."""
@@ -115,19 +110,17 @@ class Ros2Device(Device):
 
     def __init__(
         self,
-        spec: ArmSpec,
+        kit: RobotKit,
         link: Ros2Link,
-        model: Any,
         objects: tuple[str, ...] = (),
-        topics: UrTopics | None = None,
         open_timeout_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.spec = spec
-        self._topics = topics or UrTopics()
+        self.spec = spec = kit.spec
+        self._topics = kit.topics
         self._node = Node(link.node_name, link.domain_id, link.address, link.allow_network)
-        self._kinematics = ToolKinematics(model, spec)
+        self._kinematics = ForwardKinematics(kit)
         self._object_names = objects
         self._timeout_s = open_timeout_s
         self._clock = clock
@@ -265,9 +258,9 @@ class TwinScene(SceneReset):
     """The twin-only topics: reset the scene, order faults, look at the truth."""
 
     def __init__(
-        self, link: Ros2Link, topics: UrTopics | None = None, timeout_s: float = 5.0
+        self, link: Ros2Link, topics: TwinTopics | None = None, timeout_s: float = 5.0
     ) -> None:
-        self._topics = topics or UrTopics()
+        self._topics = topics or TwinTopics()
         self._node = Node(
             link.node_name + "_scene", link.domain_id, link.address, link.allow_network
         )

@@ -25,23 +25,15 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import daqp
-import mujoco
 import numpy as np
 
-from robo_rl.hardware.contracts import ArmSpec, BarrierReport, Verdict
+from robo_rl.hardware.contracts import BarrierReport, Verdict
+from robo_rl.hardware.guard.points import PointKinematics, cross_matrix
 from robo_rl.hardware.guard.shaping import Bounds, Shaper, same
-from robo_rl.hardware.robots.ur5e.model import (
-    ARM_PREFIX,
-    FINGER_CORNERS,
-    FINGER_SPHERES,
-    LINK_SPHERES,
-    TOOL_POINT,
-    PointKinematics,
-    cross_matrix,
-)
+from robo_rl.hardware.robots.kit import RobotKit
 
 Vector3 = tuple[float, float, float]
 Solver = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
@@ -50,9 +42,6 @@ Solver = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], 
 _TOLERANCE = 1e-9
 _THREE = np.ones(3)  # x @ ones is the cheapest way to sum a few columns
 _BLENDS = (1.0, 0.5, 0.25)
-_PARTS = (*LINK_SPHERES, *FINGER_SPHERES, TOOL_POINT, *FINGER_CORNERS)
-# The upper arm's inner half is fixed in height near the shoulder; the outer half is lower.
-_ABOVE_TABLE = (*LINK_SPHERES[3:], *FINGER_CORNERS)
 _Decision = tuple[np.ndarray, Verdict, tuple[str, ...], float, str]
 """Velocity, verdict, active constraints, slack, status."""
 _FREE = 1e30  # daqp's infinity
@@ -81,6 +70,12 @@ class BarrierConfig:
     """Rate at which a violated constraint must rise, where feasible."""
     time_budget_s: float | None = None
     """A later answer is not used. Off for simulated time."""
+
+    @classmethod
+    def of(cls, kit: RobotKit, **fields: Any) -> "BarrierConfig":
+        """The defaults for a robot, whose tool has a box of its own, under these fields."""
+        lower, upper = kit.tool_box_m
+        return cls(**{"workspace_lower_m": lower, "workspace_upper_m": upper, **fields})
 
     def __post_init__(self) -> None:
         for name in ("alpha", "band_m", "recovery_m_s"):
@@ -150,34 +145,32 @@ class BarrierFilter:
 
     def __init__(
         self,
-        model: mujoco.MjModel,
-        spec: ArmSpec,
+        kit: RobotKit,
         shaper: Shaper,
         config: BarrierConfig | None = None,
         *,
-        joint_prefix: str = ARM_PREFIX,
         solver: Solver = solve_qp,
     ) -> None:
         self.config = config = config or BarrierConfig()
         self._shaper, self._solver = shaper, solver
         self.alpha = min(config.alpha, float(np.min(shaper.acceleration / shaper.velocity)))
-        self._joint_names = spec.joint_names
-        self._kinematics = PointKinematics(
-            model, [joint_prefix + name for name in spec.joint_names], _PARTS
-        )
+        self._joint_names = kit.spec.joint_names
+        self._body, self._parts = kit.body, kit.body.parts
+        self._kinematics = PointKinematics(kit.model(), kit.names.arm_joints, self._parts)
         self.names: tuple[str, ...] = ()
         """Names of the K constraints, in the order of `heights`."""
         self._lay_out_planes()
         self._lay_out_spheres()
-        balls = np.repeat(np.arange(len(_PARTS))[self._balls], len(config.keep_out))
+        balls = np.repeat(np.arange(len(self._parts))[self._balls], len(config.keep_out))
         which = np.concatenate([self._plane_parts, balls])
         self._moves = self._kinematics.moves[which]
         # (p x n, n) of every constraint; the normals of the planes stay.
         self._wrenches = np.zeros((len(which), 6))
         self._wrenches[np.arange(self._planes), 3 + self._plane_axes] = self._signs
         farthest = self._kinematics.reach_m.max(axis=0)
-        later = np.maximum.outer(np.arange(spec.joints), np.arange(spec.joints))
-        self._ones = np.ones(spec.joints)
+        order = np.arange(kit.spec.joints)
+        later = np.maximum.outer(order, order)
+        self._ones = np.ones(kit.spec.joints)
         self._fastest = float(shaper.velocity.max())
         self._half_curvature = 0.5 * farthest[later]
 
@@ -188,11 +181,11 @@ class BarrierFilter:
         if config.table_z_m is not None:
             rows += [
                 (f"table/{part.name}", k, 2, 1.0, config.table_z_m + part.radius_m)
-                for k, part in enumerate(_PARTS)
-                if part in _ABOVE_TABLE
+                for k, part in enumerate(self._parts)
+                if part in self._body.above_table
             ]
         if config.workspace_lower_m is not None and config.workspace_upper_m is not None:
-            tool = _PARTS.index(TOOL_POINT)
+            tool = self._parts.index(self._body.tool)
             for axis, letter in enumerate("xyz"):
                 low, high = config.workspace_lower_m[axis], config.workspace_upper_m[axis]
                 rows.append((f"workspace/{letter}_lower", tool, axis, 1.0, low))
@@ -216,13 +209,13 @@ class BarrierFilter:
     def _lay_out_spheres(self) -> None:
         """Keep-out: h = |p - centre| - clearance for M spheres and B balls on the arm."""
         config = self.config
-        radii = [part.radius_m for part in (*LINK_SPHERES, *FINGER_SPHERES)]
+        radii = [part.radius_m for part in (*self._body.links, *self._body.fingers)]
         if config.held_object_m > 0.0:
             radii.append(config.held_object_m)
         self._balls = slice(0, len(radii))
         self.names += tuple(
             f"keep_out_{m}/{part.name}"
-            for part in _PARTS[self._balls]
+            for part in self._parts[self._balls]
             for m in range(len(config.keep_out))
         )
         centres = np.array([sphere[:3] for sphere in config.keep_out]).reshape(-1, 3)

@@ -10,7 +10,6 @@ import math
 import threading
 from collections import Counter
 
-import mujoco
 import numpy as np
 
 from robo_rl.hardware.contracts import (
@@ -39,6 +38,7 @@ from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import Accepted, GuardConfig
 from robo_rl.hardware.guard.listeners import Listeners
 from robo_rl.hardware.guard.motion import Motion, Step
+from robo_rl.hardware.robots.kit import RobotKit
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ class ArmController(Robot):
         guard: GuardConfig | None = None,
         *,
         barrier: BarrierConfig | None = None,
-        model: mujoco.MjModel | None = None,
+        kit: RobotKit | None = None,
     ) -> None:
-        """`barrier` None leaves the barrier filter out; `model` is the nominal arm, by default the
-        UR5e of `hardware.model`."""
+        """`barrier` None leaves the barrier filter out; with it, `kit` is the robot of the device,
+        whose nominal model and body the filter keeps clear."""
         self.spec = device.spec
         self.config = guard or GuardConfig()
         self.listeners = Listeners(self.spec.name)
         self._device = device
-        self._motion = Motion(self.spec, self.config, barrier, model)
+        self._motion = Motion(self.spec, self.config, barrier, kit)
         self._lock = threading.RLock()
         self._lifecycle = Lifecycle.DISCONNECTED
         self._fault = ""

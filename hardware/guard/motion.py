@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import mujoco
 import numpy as np
 
 from robo_rl.hardware.contracts import ArmSpec, BarrierReport, CommandMode, Reason
@@ -11,7 +10,7 @@ from robo_rl.hardware.guard import chain
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import Accepted, GuardConfig
 from robo_rl.hardware.guard.shaping import same
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.kit import RobotKit
 
 
 class Step(NamedTuple):
@@ -34,15 +33,19 @@ class Motion:
         spec: ArmSpec,
         config: GuardConfig,
         barrier: BarrierConfig | None,
-        model: mujoco.MjModel | None,
+        kit: RobotKit | None,
     ) -> None:
         self._config = config
         self._shaper = chain.make_shaper(spec, config)
         self._clamp = chain.HardClamp(spec, self._shaper)
         self.barrier: BarrierFilter | None = None
         if barrier is not None:
-            nominal = model if model is not None else ur5e_model()
-            self.barrier = BarrierFilter(nominal, spec, self._shaper, barrier)
+            if kit is None:
+                raise ValueError(
+                    f"{spec.name}: the barrier filter needs the robot's kit, which says where the "
+                    "arm is; give kit=robots.get(NAME), or barrier=None"
+                )
+            self.barrier = BarrierFilter(kit, self._shaper, barrier)
         self._still = np.zeros(spec.joints)
         self._step_velocity = np.full(spec.joints, np.nan)
         self.seed(np.asarray(spec.home_rad, float), 0.0)

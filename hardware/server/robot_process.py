@@ -9,6 +9,7 @@ that is silent by the expiry of its commands, and the arm brakes and holds.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from robo_rl.hardware import robots
 from robo_rl.hardware.bridges.dds import LOOPBACK
 from robo_rl.hardware.contracts import (
     ArmCommand,
@@ -40,8 +42,7 @@ from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.guard.controller import ArmController
 from robo_rl.hardware.recorder import Recorder
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
-from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.server import wire
 from robo_rl.hardware.server.process import (
     Cadence,
@@ -66,13 +67,15 @@ class RobotProcessConfig:
     socket: str
     """Path of the local socket; its folder must belong to this user alone."""
     domain_id: int
+    robot: str = robots.DEFAULT
+    """Name of the robot, or path of a file that holds its `RobotKit`."""
     objects: tuple[str, ...] = ()
     """Tracked objects to read."""
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     barrier: BarrierConfig | None = dataclasses.field(default_factory=BarrierConfig)
     """None switches the barrier filter off; every other guard stays on."""
     model: str = ""
-    """Path of the nominal arm as .mjb; compiled from the installed ogbench when empty."""
+    """Path of the nominal arm as .mjb; the kit's own when empty."""
     recording: str = ""
     """Path of the flight recording; none when empty."""
     tick_hz: float = 250.0
@@ -364,18 +367,15 @@ def run_robot(config: RobotProcessConfig) -> None:
     ended = Termination(config.parent_pid)
     ended.install()
     raise_priority()
-    model = mujoco.MjModel.from_binary_path(config.model) if config.model else ur5e_model()
-    link = Ros2Link(config.domain_id, config.address, config.allow_network, "robo_rl_robot")
-    device: Device = Ros2Device(
-        UR5E, link, model, config.objects, open_timeout_s=config.open_timeout_s
-    )
-    recorder = Recorder(config.recording, UR5E) if config.recording else None
+    kit = kit_of(config)
+    device = arm_device(kit, config)
+    recorder = Recorder(config.recording, kit.spec) if config.recording else None
     listener = listen(config.socket)
     try:
         if recorder is not None:
             recorder.start()
             device = RecordedDevice(device, recorder)
-        controller = ArmController(device, config.guard, barrier=config.barrier, model=model)
+        controller = ArmController(device, config.guard, barrier=config.barrier, kit=kit)
         controller.connect()
         try:
             settle_interpreter()
@@ -388,6 +388,23 @@ def run_robot(config: RobotProcessConfig) -> None:
         pathlib.Path(config.socket).unlink(missing_ok=True)
         if recorder is not None:
             recorder.close()
+
+
+def kit_of(config: RobotProcessConfig) -> RobotKit:
+    """The robot, with the nominal model that the config names."""
+    kit = robots.get(config.robot)
+    if not config.model:
+        return kit
+    load = functools.partial(mujoco.MjModel.from_binary_path, config.model)
+    return dataclasses.replace(kit, model=functools.cache(load))
+
+
+def arm_device(kit: RobotKit, config: RobotProcessConfig) -> Device:
+    """What the robot's kit opens, by default an arm under ros2_control."""
+    link = Ros2Link(config.domain_id, config.address, config.allow_network, "robo_rl_robot")
+    if kit.device is not None:
+        return kit.device(link, config.objects, config.open_timeout_s)
+    return Ros2Device(kit, link, config.objects, open_timeout_s=config.open_timeout_s)
 
 
 def parse_config(text: str) -> RobotProcessConfig:

@@ -33,7 +33,6 @@ class SceneNames:
     """Position servos, in the order of the spec."""
     gripper_joint: str
     gripper_actuator: str
-    """Takes 255 * closedness, as the driver of a Robotiq 2F-85 does."""
     gripper_body: str
     """Root of the gripper, fixed to the last link."""
     payload_body: str
@@ -43,7 +42,10 @@ class SceneNames:
     objects: Mapping[str, str]
     """Name of each tracked object -> its free joint."""
     targets: Mapping[str, str]
-    """Name of each tracked object -> the mocap body that marks its target."""
+    """Name of each target, mostly that of the object that belongs there -> the mocap body that
+    marks it."""
+    gripper_closed_ctrl: float = 255.0
+    """Control of the gripper's actuator at closedness 1; 0 opens it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +121,12 @@ class MujocoDevice(Device, SceneReset):
         self.data = data = mujoco.MjData(model)
         if len(names.arm_joints) != spec.joints or len(names.arm_actuators) != spec.joints:
             raise ValueError(f"MujocoDevice: {spec.joints} joints in the spec, names {names}")
-        self._q = _run([model.joint(name).qposadr[0] for name in names.arm_joints])
-        self._dq = _run([model.joint(name).dofadr[0] for name in names.arm_joints])
-        self._servos = _run([model.actuator(name).id for name in names.arm_actuators])
+        self._q = run_of([model.joint(name).qposadr[0] for name in names.arm_joints])
+        self._dq = run_of([model.joint(name).dofadr[0] for name in names.arm_joints])
+        self._servos = run_of([model.actuator(name).id for name in names.arm_actuators])
         self._gripper_q = int(model.joint(names.gripper_joint).qposadr[0])
         self._gripper_servo = model.actuator(names.gripper_actuator).id
+        self._gripper_full = names.gripper_closed_ctrl
         self._closed_rad = spec.gripper.closed_rad if spec.gripper else 1.0
         self._site = model.site(names.tool_site).id
         # Views into MjData: reading them costs no look-up.
@@ -201,7 +204,8 @@ class MujocoDevice(Device, SceneReset):
         """Set the servo targets for the time that passes next; NaN velocities make it a step."""
         if not self._open:
             raise NotConnected(f"{self.spec.name}: write before open()")
-        self._written = (np.array(q_rad), np.array(dq_rad_s), 255.0 * float(gripper_closedness))
+        gripper = self._gripper_full * float(gripper_closedness)
+        self._written = (np.array(q_rad), np.array(dq_rad_s), gripper)
 
     def pass_time(self, until_s: float) -> None:
         """Step the physics to `until_s`, rounded up to whole steps."""
@@ -336,7 +340,7 @@ class MujocoDevice(Device, SceneReset):
         return table[name]
 
 
-def _run(indices: list[int]) -> slice:
+def run_of(indices: list[int]) -> slice:
     """Consecutive indices as a slice, so that indexing by it gives a view."""
     run = slice(int(indices[0]), int(indices[-1]) + 1)
     if list(range(run.start, run.stop)) != [int(index) for index in indices]:

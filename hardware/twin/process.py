@@ -1,8 +1,9 @@
-"""The twin: a simulated UR in a process of its own, in real time, behind the topics of ROS 2.
+"""The twin: a simulated arm in a process of its own, in real time, behind the topics of ROS 2.
 
-It shows what a UR with ros2_control shows: joint states and object poses out; streaming positions
-and trajectories in, with the habits of ros2_control's controllers (see `UrControllers`). What no
-real robot has is under `/twin/`: reset of the scene, faults to order, and the truth, for measuring.
+It shows what an arm under ros2_control shows: joint states and object poses out; streaming
+positions and trajectories in, with the habits of ros2_control's controllers (see
+`Ros2Controllers`). What no real robot has is under `/twin/`: reset of the scene, faults to order,
+and the truth, for measuring.
 
     python -m robo_rl.hardware.twin.process '{"scene": "scene.mjb", "domain_id": 7}'
 """
@@ -18,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from robo_rl.hardware import robots
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import LOOPBACK, Node
+from robo_rl.hardware.bridges.topics import TwinTopics, TwinTruth, pose_from_list, to_ros_pose
 from robo_rl.hardware.contracts import ArmSpec, Pose
-from robo_rl.hardware.robots.ur5e.spec import UR5E
-from robo_rl.hardware.robots.ur5e.topics import TwinTruth, UrTopics, pose_from_list, to_ros_pose
+from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.server.process import (
     Cadence,
     Termination,
@@ -54,9 +56,11 @@ class TwinConfig:
     allow_network: bool = False
     parent_pid: int = 0
     """End when this process is no longer the parent; 0 for never."""
+    robot: str = robots.DEFAULT
+    """Name or path of the robot that the scene holds."""
 
 
-class UrControllers:
+class Ros2Controllers:
     """What the controllers of ros2_control make of the messages they get.
 
     Streaming positions: a message that is not finite is dropped whole, one of the wrong size is
@@ -151,20 +155,20 @@ def _interpolate(t: float, times: np.ndarray, q: np.ndarray, dq: np.ndarray | No
 class Twin:
     """The loop between physics and topics."""
 
-    def __init__(self, config: TwinConfig, device: MujocoDevice, node: Node) -> None:
+    def __init__(self, config: TwinConfig, kit: RobotKit, device: MujocoDevice, node: Node) -> None:
         self.config = config
         self._device = device
         self._node = node
         self._spec: ArmSpec = device.spec
-        self._topics = UrTopics()
-        self._controllers = UrControllers(self._spec.joint_names, np.array(self._spec.home_rad))
+        self._topics, self._twin_topics = kit.topics, TwinTopics()
+        self._controllers = Ros2Controllers(self._spec.joint_names, np.array(self._spec.home_rad))
         self._reset_seq = 0
         self._muted_until_s = 0.0
         self._deaf_until_s = 0.0
 
     def open(self) -> None:
         """Create the topics and compute the first state."""
-        device, node, topics = self._device, self._node, self._topics
+        device, node, topics, own = self._device, self._node, self._topics, self._twin_topics
         device.open()
         model = device.model
         self._q = [int(model.joint(name).qposadr[0]) for name in device.names.arm_joints]
@@ -175,13 +179,13 @@ class Twin:
             name: node.publisher(topics.object_pose(name), rt.PoseStamped)
             for name in device.names.objects
         }
-        self._truth = node.publisher(topics.truth, rt.Float64MultiArray)
-        self._status = node.publisher(topics.status, rt.String, latched=True)
+        self._truth = node.publisher(own.truth, rt.Float64MultiArray)
+        self._status = node.publisher(own.status, rt.String, latched=True)
         self._positions = node.subscription(topics.positions, rt.Float64MultiArray, reliable=True)
         self._gripper = node.subscription(topics.gripper, rt.Float64MultiArray, reliable=True)
         self._trajectories = node.subscription(topics.trajectory, rt.JointTrajectory, reliable=True)
-        self._resets = node.subscription(topics.reset, rt.String, reliable=True)
-        self._faults = node.subscription(topics.fault, rt.String, reliable=True)
+        self._resets = node.subscription(own.reset, rt.String, reliable=True)
+        self._faults = node.subscription(own.fault, rt.String, reliable=True)
 
     def run(self, ended: Termination) -> Cadence:
         """Run in real time until asked to end. Returns how well time was kept."""
@@ -316,9 +320,10 @@ def run_twin(config: TwinConfig) -> Cadence:
     ended = Termination(config.parent_pid)
     ended.install()
     raise_priority()
-    device = MujocoDevice(load_scene(config.scene), UR5E, config.gap)
-    node = Node("ur5e_twin", config.domain_id, config.address, config.allow_network)
-    twin = Twin(config, device, node)
+    kit = robots.get(config.robot)
+    device = MujocoDevice(load_scene(config.scene), kit.spec, config.gap)
+    node = Node(f"{kit.name}_twin", config.domain_id, config.address, config.allow_network)
+    twin = Twin(config, kit, device, node)
     try:
         twin.open()
         announce_ready(domain_id=config.domain_id)

@@ -19,11 +19,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from robo_rl.hardware import robots
 from robo_rl.hardware.contracts import ArmCommand, ArmState, CommandMode, CommandSource, Reason
 from robo_rl.hardware.drivers.ros2_device import Ros2Link, TwinScene
 from robo_rl.hardware.errors import HardwareError
 from robo_rl.hardware.recorder import sent_commands, worst_excess
-from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.hardware.server.client import RemoteRobot
 from robo_rl.hardware.server.process import Child, Termination, announce_ready
 from robo_rl.hardware.server.robot_process import RobotProcessConfig
@@ -44,6 +44,7 @@ class MoverConfig:
     """A policy process that sweeps the first joint to and fro for ever."""
 
     socket: str
+    robot: str = robots.DEFAULT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,11 @@ class StopReport:
 
 
 def measure_stop(
-    scene: str, folder: str | os.PathLike[str], domain_id: int, model: str = ""
+    scene: str,
+    folder: str | os.PathLike[str],
+    domain_id: int,
+    model: str = "",
+    robot: str = robots.DEFAULT,
 ) -> StopReport:
     """Start everything, order the three faults, end everything. Takes about ten seconds.
 
@@ -72,13 +77,14 @@ def measure_stop(
     config = RobotProcessConfig(
         socket=str(folder / "private" / "robot.sock"),
         domain_id=domain_id,
+        robot=robot,
         barrier=None,
         model=model,
         recording=str(recording),
         parent_pid=os.getpid(),
     )
-    twin = TwinConfig(scene, domain_id, truth_hz=250.0, parent_pid=os.getpid())
-    mover = MoverConfig(config.socket)
+    twin = TwinConfig(scene, domain_id, truth_hz=250.0, parent_pid=os.getpid(), robot=robot)
+    mover = MoverConfig(config.socket, robot)
     stop_ms: dict[str, float] = {}
     speed: dict[str, float] = {}
     truth = TwinScene(Ros2Link(domain_id, node_name="watchdog"))
@@ -101,7 +107,8 @@ def measure_stop(
                     time.sleep(0.5)
         finally:
             truth.close()
-    excess = worst_excess(sent_commands(recording, UR5E.joints), UR5E)
+    spec = robots.get(robot).spec
+    excess = worst_excess(sent_commands(recording, spec.joints), spec)
     return StopReport(stop_ms, speed, excess)
 
 
@@ -143,10 +150,11 @@ def run_mover(config: MoverConfig) -> None:
     """Sweep until SIGTERM, from when the arm rests."""
     ended = Termination()
     ended.install()
-    robot = RemoteRobot(config.socket, UR5E)
+    spec = robots.get(config.robot).spec
+    robot = RemoteRobot(config.socket, spec)
     robot.connect()
     announce_ready()
-    middle = np.array(UR5E.home_rad)
+    middle = np.array(spec.home_rad)
     seq, armed = 0, False
     period_s = 1.0 / _POLICY_HZ
     start_s = robot.now_s()
@@ -165,7 +173,7 @@ def run_mover(config: MoverConfig) -> None:
                 gripper_closedness=0.0,
                 seq=seq,
                 t_observation_s=state.t_host_s,
-                expires_at_s=robot.now_s() + UR5E.watchdog_s,
+                expires_at_s=robot.now_s() + spec.watchdog_s,
                 source=CommandSource.TEST,
             )
         )
@@ -175,7 +183,7 @@ def run_mover(config: MoverConfig) -> None:
 
 def _arm_at_rest(robot: RemoteRobot, state: ArmState) -> bool:
     """Arm where that is allowed: the arm rests and its state is fresh."""
-    fresh = state.age_s(robot.now_s()) < UR5E.watchdog_s
+    fresh = state.age_s(robot.now_s()) < robot.spec.watchdog_s
     if not fresh or np.abs(state.dq_rad_s).max() > REST_RAD_S:
         return False
     robot.arm(CommandMode.JOINT_POSITION)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.twin.domain_gap import DomainGap
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice, Scene
 
@@ -14,22 +14,22 @@ Sphere = tuple[float, float, float, float]
 
 FAR_M = 0.5
 """Distances beyond this are not told apart."""
-_VISIBLE = 2  # MuJoCo's convention for groups
-_ARM_BODIES = ("forearm_link", "wrist_1_link", "wrist_2_link", "wrist_3_link")
 
 
 class Clearance:
-    """Exact distances between the geoms of forearm, wrist and gripper and the spheres.
+    """Exact distances between the geoms of forearm (the kit's distal body), hand and the spheres.
 
     Fingers are taken as open, their widest, whatever they do.
     """
 
-    def __init__(self, scene: Scene, gap: DomainGap, spheres: Sequence[Sphere]):
-        device = MujocoDevice(scene, UR5E, gap)
+    def __init__(self, scene: Scene, kit: RobotKit, gap: DomainGap, spheres: Sequence[Sphere]):
+        if not scene.names.targets:
+            raise ValueError("Clearance: the scene has no target marker, which serves as the probe")
+        device = MujocoDevice(scene, kit.spec, gap)
         self._model = copy.copy(device.model)
         self._data = mujoco.MjData(self._model)
         self._q = [int(self._model.joint(name).qposadr[0]) for name in scene.names.arm_joints]
-        self._geoms = self._arm_geoms()
+        self._geoms = _surface(self._model, kit)
         self._spheres = np.array(spheres, dtype=float).reshape(-1, 4)
         # A target marker serves as the probe: MuJoCo measures between geoms only.
         marker = self._model.body(next(iter(scene.names.targets.values())))
@@ -57,13 +57,15 @@ class Clearance:
                 )
         return float(nearest)
 
-    def _arm_geoms(self) -> list[int]:
-        """Geoms of the parts beyond the elbow: the convex hulls of the visible meshes."""
-        geoms = []
-        for geom in range(self._model.ngeom):
-            body = self._model.body(self._model.geom_bodyid[geom]).name
-            part = body.removeprefix("ur5e/")
-            visible = self._model.geom_group[geom] == _VISIBLE
-            if visible and (part in _ARM_BODIES or part.startswith("robotiq/")):
-                geoms.append(geom)
-        return geoms
+
+def _surface(model: mujoco.MjModel, kit: RobotKit) -> list[int]:
+    """Geoms of the distal body and all that it carries: convex hulls of the visible surface."""
+    root, carried = model.body(kit.distal_body).id, set()
+    for body in range(model.nbody):  # a parent comes before its children
+        if body == root or int(model.body_parentid[body]) in carried:
+            carried.add(body)
+    return [
+        geom
+        for geom in range(model.ngeom)
+        if int(model.geom_bodyid[geom]) in carried and model.geom_group[geom] == kit.surface_group
+    ]

@@ -20,19 +20,17 @@ from tqdm import tqdm
 from robo_rl import files
 from robo_rl.envs import registry
 from robo_rl.envs.arm_env import ArmEnv
-from robo_rl.envs.kinematics import tool_kinematics
-from robo_rl.envs.ogbench import scenes
-from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
+from robo_rl.envs.make import task_of
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
+from robo_rl.hardware import robots
+from robo_rl.hardware.bridges.topics import TwinTruth
 from robo_rl.hardware.contracts import ArmState, Pose
 from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
 from robo_rl.hardware.recorder import sent_commands, worst_excess
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
-from robo_rl.hardware.robots.ur5e.spec import UR5E
-from robo_rl.hardware.robots.ur5e.topics import TwinTruth
+from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.hardware.server.client import RemoteRobot
 from robo_rl.hardware.server.process import Child
@@ -69,10 +67,11 @@ class Plan:
     seed: int = 0
     name: str = "deploy"
 
-    @property
-    def barrier(self) -> BarrierConfig:
-        """What the filter keeps, where it is on."""
-        return BarrierConfig(keep_out=self.keep_out, keep_out_margin_m=self.keep_out_margin_m)
+    def barrier(self, kit: RobotKit) -> BarrierConfig:
+        """What the filter keeps of this robot, where it is on."""
+        return BarrierConfig.of(
+            kit, keep_out=self.keep_out, keep_out_margin_m=self.keep_out_margin_m
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,42 +146,31 @@ class Deployment:
 def run(plan: Plan) -> Deployment:
     """Deploy in real time. Shows a progress bar."""
     policy = NumpyPolicy.load(plan.policy)
-    about = policy.description["meta"]
-    if about.get("arm_digest") != UR5E.digest():
-        raise ValueError(
-            f"{plan.policy} was trained for another arm, or other limits: its arm digest is "
-            f"{about.get('arm_digest')}, ours {UR5E.digest()}; train and export it again"
-        )
+    reference = robot_of(policy)
+    kit = robots.get(reference)
+    setting = EnvSetting.from_json(policy.description["meta"]["env"])
+    task = task_of(registry.arguments(setting), plan.task_id)
+    scene = task.scene
     plan.out.mkdir(parents=True, exist_ok=True)
-    setting = EnvSetting.from_json(about["env"])
-    known = registry.find(setting.id)
-    arguments = {**known.kwargs, **setting.kwargs}
-    steps = setting.max_episode_steps or known.max_episode_steps
-    assert steps is not None  # every scene of ours has a limit
-    scene = scenes.compile_cube_scene(str(arguments["scene"]))
     recording = plan.out / f"{plan.name}.mcap"
-    with _processes(plan, scene, recording) as (robot, twin):
-        task = _task(arguments, scene, plan.task_id)
+    with _processes(plan, reference, scene, recording) as (robot, twin):
         seeds = clear_seeds(plan, task)
         env = ArmEnv(
-            robot,
-            task,
-            tool_kinematics(scene),
-            RemoteScene(twin, robot) if twin is not None else None,
+            robot, task, task.kinematics, RemoteScene(twin, robot) if twin is not None else None
         )
-        clearance = Clearance(scene, plan.gap, plan.keep_out) if plan.keep_out else None
+        clearance = Clearance(scene, kit, plan.gap, plan.keep_out) if plan.keep_out else None
         clock = _Clock(robot)
         outcomes = []
         title = f"deploy {'with' if plan.filter else 'without'} filter"
         with tqdm(total=plan.episodes, desc=title, unit="episode") as bar:
             for seed in seeds:
-                outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock, steps))
+                outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock))
                 bar.update()
                 done = sum(outcome.success for outcome in outcomes)
                 bar.set_postfix_str(f"{done} of {len(outcomes)} successful")
         health = robot.health()
         env.close()
-    excess = worst_excess(sent_commands(recording, UR5E.joints), UR5E)
+    excess = worst_excess(sent_commands(recording, kit.spec.joints), kit.spec)
     return Deployment(
         plan,
         tuple(outcomes),
@@ -197,13 +185,31 @@ def run(plan: Plan) -> Deployment:
     )
 
 
+def robot_of(policy: NumpyPolicy) -> str:
+    """Name or path of the robot that a policy was trained for. Raises ValueError for one that is
+    not known here, or has other limits here."""
+    about = policy.description["meta"]
+    reference = str(about.get("robot") or about.get("arm") or "")
+    if not reference:
+        raise ValueError("this policy was not trained for an arm: its export names none")
+    ours = robots.get(reference).spec.digest()
+    if about.get("arm_digest") != ours:
+        raise ValueError(
+            f"this policy was trained for another {reference}, or other limits: its arm digest is "
+            f"{about.get('arm_digest')}, ours {ours}; train and export it again"
+        )
+    return reference
+
+
 def clear_seeds(plan: Plan, task: Task) -> list[int]:
     """Seeds of the episodes: those whose start the filter's own model calls safe, in order.
 
     Nobody sets an arm down inside a region that it must stay out of, and a filter keeps a safe arm
     safe; so a start in there is passed over, with the filter and without.
     """
-    barrier = BarrierFilter(ur5e_model(), UR5E, make_shaper(UR5E, GuardConfig()), plan.barrier)
+    kit = task.kit
+    shaper = make_shaper(kit.spec, GuardConfig())
+    barrier = BarrierFilter(kit, shaper, plan.barrier(kit))
     seeds: list[int] = []
     for k in range(_DRAWS * plan.episodes):
         seed = evaluation_seed(plan.seed, k)
@@ -286,19 +292,19 @@ def serve_twin(
     """
     difference = gaps.quickstart(gap)
     with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
-        scene = scenes.compile_cube_scene(scene_name)
-        path = save_scene(scene, pathlib.Path(folder) / "scene.mjb")
+        cubes = {"scene": scene_name, "form": "goal"}
+        task = task_of(cubes, task_id)
+        path = save_scene(task.scene, pathlib.Path(folder) / "scene.mjb")
         config = twin_process.TwinConfig(
             str(path), domain, DomainGap(**difference) if difference else DomainGap()
         )
         with Child("robo_rl.hardware.twin.process", config) as child:
             truth = TwinScene(Ros2Link(domain, node_name="robo_rl_twin_command"))
             truth.open()
-            task = _task({"form": "goal"}, scene, task_id)
             start = task.start(np.random.default_rng(0), {})
             truth.reset_scene(start.q_rad, start.objects, start.targets)
             truth.close()
-            say(f"UR5e twin on ROS_DOMAIN_ID {domain}, loopback. Ctrl-C ends it.")
+            say(f"{task.kit.name} twin on ROS_DOMAIN_ID {domain}, loopback. Ctrl-C ends it.")
             while child.alive:
                 time.sleep(0.2)
             return child.stderr_tail()
@@ -326,7 +332,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _processes(
-    plan: Plan, scene: Scene, recording: pathlib.Path
+    plan: Plan, reference: str, scene: Scene, recording: pathlib.Path
 ) -> Iterator[tuple[RemoteRobot, TwinScene | None]]:
     """The twin, if asked for, and the robot process; a client of each."""
     with contextlib.ExitStack() as stack:
@@ -337,33 +343,28 @@ def _processes(
         if plan.twin:
             path = save_scene(scene, folder / "scene.mjb")
             twin_config = twin_process.TwinConfig(
-                str(path), plan.domain_id, plan.gap, parent_pid=os.getpid()
+                str(path), plan.domain_id, plan.gap, parent_pid=os.getpid(), robot=reference
             )
             stack.enter_context(Child("robo_rl.hardware.twin.process", twin_config))
             twin = TwinScene(Ros2Link(plan.domain_id, node_name="robo_rl_deploy"))
             twin.open()
             stack.callback(twin.close)
-        barrier = plan.barrier if plan.filter else None
+        kit = robots.get(reference)
+        barrier = plan.barrier(kit) if plan.filter else None
         config = RobotProcessConfig(
             socket=str(folder / "private" / "robot.sock"),
             domain_id=plan.domain_id,
+            robot=reference,
             objects=tuple(scene.names.objects),
             barrier=barrier,
             recording=str(recording),
             parent_pid=os.getpid(),
         )
         stack.enter_context(Child("robo_rl.hardware.server.robot_process", config))
-        robot = RemoteRobot(config.socket, UR5E)
+        robot = RemoteRobot(config.socket, kit.spec)
         robot.connect()
         stack.callback(robot.disconnect)
         yield robot, twin
-
-
-def _task(env: Mapping[str, Any], scene: Scene, task_id: int | None) -> CubeTask:
-    known = {field.name for field in dataclasses.fields(CubeTaskConfig)}
-    options = {name: value for name, value in env.items() if name in known}
-    config = CubeTaskConfig(**{**options, "task_id": task_id})
-    return CubeTask(config, tool_kinematics(scene), np.array(UR5E.home_rad))
 
 
 def _episode(
@@ -374,7 +375,6 @@ def _episode(
     twin: TwinScene | None,
     clearance: Clearance | None,
     clock: _Clock,
-    steps: int,
 ) -> Outcome:
     observation, info = env.reset(seed=seed)
     policy.reset(seed)
@@ -382,7 +382,7 @@ def _episode(
     states, truths = [env.state], []
     success, fault = False, ""
     began = time.monotonic()
-    for _ in range(steps):
+    for _ in range(env.task.max_steps):
         observation, _, terminated, truncated, info = env.step(policy.act(observation))
         states.append(env.state)
         truths += _truths(twin)
@@ -400,7 +400,7 @@ def _episode(
         len(states) - 1,
         float(margins[:, 1].min()) if len(margins) else float("nan"),
         fault,
-        _film(states, env.task.targets, plan.keep_out, 1.0 / env.period_s),
+        _film(states, env, plan.keep_out),
         margins,
     )
 
@@ -409,20 +409,16 @@ def _truths(twin: TwinScene | None) -> list[TwinTruth]:
     return [] if twin is None else twin.truths()
 
 
-def _film(
-    states: Sequence[ArmState],
-    targets: Mapping[str, Pose],
-    spheres: Sequence[Sphere],
-    rate_hz: float,
-) -> Episode:
+def _film(states: Sequence[ArmState], env: ArmEnv, spheres: Sequence[Sphere]) -> Episode:
     names = states[0].objects
     return Episode(
         q_rad=np.array([state.q_rad for state in states]),
         gripper=np.array([state.gripper_closedness for state in states]),
         objects={n: np.array([_row(state.objects[n]) for state in states]) for n in names},
-        targets={name: _row(pose) for name, pose in targets.items()},
+        targets={name: _row(pose) for name, pose in env.task.targets.items()},
         spheres=np.array(spheres, dtype=float).reshape(-1, 4),
-        rate_hz=rate_hz,
+        rate_hz=1.0 / env.period_s,
+        fingers=env.task.kit.fingers,
     )
 
 

@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Episode:
     targets: dict[str, np.ndarray]  # name -> (7,)
     spheres: np.ndarray  # (K, 4) keep-out centres and radii, m
     rate_hz: float
+    fingers: Mapping[str, float]  # finger joint -> its position at closedness 1
 
 
 def find_backend() -> str | None:
@@ -83,6 +85,7 @@ def save_episode(path: pathlib.Path, episode: Episode) -> None:
     """Write an episode as plain arrays."""
     arrays = {f"object:{name}": rows for name, rows in episode.objects.items()}
     arrays |= {f"target:{name}": row for name, row in episode.targets.items()}
+    arrays |= {f"finger:{name}": np.array(closed) for name, closed in episode.fingers.items()}
     np.savez(
         path,
         allow_pickle=False,
@@ -100,11 +103,17 @@ def load_episode(path: pathlib.Path) -> Episode:
         return Episode(
             q_rad=data["q_rad"],
             gripper=data["gripper"],
-            objects={key[7:]: data[key] for key in data.files if key.startswith("object:")},
-            targets={key[7:]: data[key] for key in data.files if key.startswith("target:")},
+            objects=_named(data, "object:"),
+            targets=_named(data, "target:"),
             spheres=data["spheres"],
             rate_hz=float(data["rate_hz"]),
+            fingers=_named(data, "finger:", float),
         )
+
+
+def _named(data: Any, kind: str, convert: Callable[[np.ndarray], Any] = np.asarray) -> Any:
+    """The arrays whose names begin with `kind`, by the rest of their names."""
+    return {k.removeprefix(kind): convert(data[k]) for k in data.files if k.startswith(kind)}
 
 
 def _render(scene_path: str, source: str, out: str, width: str, height: str) -> None:
@@ -132,14 +141,12 @@ def _render(scene_path: str, source: str, out: str, width: str, height: str) -> 
 
 
 def _pose(scene: Scene, data: Any, episode: Episode, row: int) -> None:
-    """Put the recorded row into the model. The finger linkage follows its driver joint."""
+    """Put the recorded row into the model. All finger joints follow the gripper's closedness."""
     names = scene.names
     for joint, angle in zip(names.arm_joints, episode.q_rad[row], strict=True):
         data.joint(joint).qpos[0] = angle
-    finger = 0.8 * episode.gripper[row]
-    for side in ("left", "right"):
-        for link, sign in (("driver", 1.0), ("spring_link", 1.0), ("follower", -1.0)):
-            data.joint(f"ur5e/robotiq/{side}_{link}_joint").qpos[0] = sign * finger
+    for joint, closed in episode.fingers.items():
+        data.joint(joint).qpos[0] = closed * episode.gripper[row]
     for name, rows in episode.objects.items():
         data.joint(names.objects[name]).qpos[:] = rows[row]
     for name, pose in episode.targets.items():

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.envs.kinematics import tool_kinematics
-from robo_rl.envs.ogbench import cube, scenes
+from robo_rl.envs.ogbench import cube, geometry, scenes
 from robo_rl.hardware.contracts import ArmState, Pose
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 
@@ -15,9 +15,8 @@ IDENTITY = np.array([1.0, 0.0, 0.0, 0.0])
 
 
 def make_task(**fields: object) -> cube.CubeTask:
-    kinematics = tool_kinematics(scenes.compile_cube_scene("single"))
     config = cube.CubeTaskConfig(**fields)  # type: ignore[arg-type]
-    return cube.CubeTask(config, kinematics, np.array(UR5E.home_rad))
+    return cube.CubeTask(UR5E_KIT, config)
 
 
 def state_with(cubes: np.ndarray) -> ArmState:
@@ -30,7 +29,7 @@ def state_with(cubes: np.ndarray) -> ArmState:
 def test_success_is_within_four_centimetres_inclusive() -> None:
     targets = np.zeros((3, 3))
     cubes = np.array([[0.04, 0.0, 0.0], [0.0401, 0.0, 0.0], [0.03, 0.03, 0.0]])
-    assert cube.successes(cubes, targets).tolist() == [True, False, False]
+    assert geometry.successes(cubes, targets).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(

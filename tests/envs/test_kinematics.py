@@ -8,8 +8,11 @@ import pytest
 
 from robo_rl.envs import kinematics
 from robo_rl.envs.ogbench import scenes
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice
+
+WORKSPACE_M = np.array(UR5E_KIT.workspace_m)
 
 DOWN = 0.0
 
@@ -23,7 +26,7 @@ def device() -> MujocoDevice:
 
 @pytest.fixture(scope="module")
 def solver(device: MujocoDevice) -> kinematics.ToolKinematics:
-    return kinematics.tool_kinematics(scenes.compile_cube_scene("single"))
+    return kinematics.tool_kinematics(scenes.compile_cube_scene("single"), UR5E_KIT)
 
 
 def ogbench_env():  # type: ignore[no-untyped-def]
@@ -50,7 +53,7 @@ def test_targets_equal_those_of_ogbench_to_the_last_bit(device, solver, dtype) -
 def test_a_solution_puts_the_tool_where_it_was_asked_for(device, solver) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(1)
     for _ in range(20):
-        position, yaw = rng.uniform(*kinematics.WORKSPACE_M), rng.uniform(-3.0, 3.0)
+        position, yaw = rng.uniform(*WORKSPACE_M), rng.uniform(-3.0, 3.0)
         q = solver.solve(position, kinematics.down_quaternion(yaw), np.array(UR5E.home_rad))
         device.reset_scene(q, {}, {})
         tool = device.read().tool
@@ -62,13 +65,13 @@ def test_a_solution_puts_the_tool_where_it_was_asked_for(device, solver) -> None
 
 def test_targets_stay_in_the_workspace(device, solver) -> None:  # type: ignore[no-untyped-def]
     """From just inside a corner, every outward action ends on the corner."""
-    corner = kinematics.WORKSPACE_M[1] - 0.01
+    corner = WORKSPACE_M[1] - 0.01
     home = np.array(UR5E.home_rad)
     start = solver.solve(corner, kinematics.down_quaternion(DOWN), home)
     device.reset_scene(start, {}, {})
     q, closedness = solver.targets(device.read(), np.array([1.0, 1.0, 1.0, 0.0, 1.0]))
     device.reset_scene(q, {}, {})
-    np.testing.assert_allclose(device.read().tool.position_m, kinematics.WORKSPACE_M[1], atol=2e-4)
+    np.testing.assert_allclose(device.read().tool.position_m, WORKSPACE_M[1], atol=2e-4)
     assert closedness == 1.0
 
 

@@ -7,7 +7,7 @@ import pytest
 from robo_rl.hardware.contracts import Verdict
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, solve_qp
 from robo_rl.hardware.guard.shaping import Shaper
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 HOME = np.array(UR5E.home_rad)
@@ -18,12 +18,14 @@ KEEP_OUT = ((0.45, 0.0, 0.15, 0.06), (0.30, 0.35, 0.30, 0.10))
 
 @pytest.fixture(scope="module")
 def model():
-    return ur5e_model()
+    return UR5E_KIT
 
 
-def make(model, config=None, spec=UR5E, **options):
+def make(kit, config=None, spec=UR5E, **options):
     shaper = Shaper(spec)
-    return shaper, BarrierFilter(model, spec, shaper, config or BarrierConfig(), **options)
+    return shaper, BarrierFilter(
+        dataclasses.replace(kit, spec=spec), shaper, config or BarrierConfig(), **options
+    )
 
 
 def run(shaper, barrier, c, v, wanted, dt):

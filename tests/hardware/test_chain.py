@@ -19,7 +19,7 @@ from robo_rl.hardware.guard import chain
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.guard.controller import ArmController
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from tests.fakes import FakeDevice
 
@@ -177,7 +177,7 @@ def hostile(seed, mode, commands, caplog, barrier=None):
     caplog.set_level("CRITICAL")
     device = FakeDevice()
     start = device.q
-    controller = ArmController(device, barrier=barrier, model=ur5e_model() if barrier else None)
+    controller = ArmController(device, barrier=barrier, kit=UR5E_KIT if barrier else None)
     controller.connect()
     controller.arm(mode)
     hostility = Hostility(seed, mode)

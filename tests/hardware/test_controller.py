@@ -24,6 +24,7 @@ from robo_rl.hardware.errors import (
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from tests.fakes import FakeDevice
 
@@ -365,7 +366,7 @@ def test_report_only_still_refuses_what_is_no_command_and_still_holds():
 
 
 def test_report_only_reports_the_barrier_but_does_not_obey_it():
-    rig = Rig(guard={"enforce": False}, barrier=BarrierConfig(table_z_m=0.3))
+    rig = Rig(guard={"enforce": False}, barrier=BarrierConfig(table_z_m=0.3), kit=UR5E_KIT)
     target = HOME + np.array([0, 0.5, 0, 0, 0, 0])
     rig.stream(target, 0.5)
     np.testing.assert_array_equal(rig.device.q, target)
@@ -373,7 +374,7 @@ def test_report_only_reports_the_barrier_but_does_not_obey_it():
 
 
 def test_the_barrier_is_obeyed_and_reported():
-    rig = Rig(barrier=BarrierConfig(table_z_m=0.3))
+    rig = Rig(barrier=BarrierConfig(table_z_m=0.3), kit=UR5E_KIT)
     rig.stream(HOME + np.array([0, 0.5, 0, 0, 0, 0]), 0.5)
     assert all(rig.robot.barrier.min_height(w[1]) >= 0.0 for w in rig.device.writes)
     receipt = rig.robot.last_receipt

@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 
 from robo_rl.envs.ogbench import scenes
+from robo_rl.hardware.guard.points import PointKinematics
 from robo_rl.hardware.robots.ur5e import model as arm_model
-from robo_rl.hardware.robots.ur5e.model import (
+from robo_rl.hardware.robots.ur5e.balls import (
     FINGER_CORNERS,
     FINGER_SPHERES,
     LINK_SPHERES,
     TOOL_POINT,
-    TOOL_SITE,
-    PointKinematics,
-    ur5e_model,
 )
+from robo_rl.hardware.robots.ur5e.model import TOOL_SITE, ur5e_model
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 JOINTS = [arm_model.ARM_PREFIX + name for name in UR5E.joint_names]

@@ -1,6 +1,7 @@
 """The twin as its peers see it, and the device that is one of them."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -17,18 +18,28 @@ import pytest
 
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node
+from robo_rl.hardware.bridges.topics import TwinTruth, from_ros_pose, to_ros_pose
 from robo_rl.hardware.contracts import Pose
 from robo_rl.hardware.drivers.ros2_device import JointBuffer, Ros2Device, Ros2Link, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected
+from robo_rl.hardware.robots.kit import RobotKit
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT, UR_TOPICS
 from robo_rl.hardware.robots.ur5e.spec import UR5E
-from robo_rl.hardware.robots.ur5e.topics import TwinTruth, UrTopics, from_ros_pose, to_ros_pose
 from robo_rl.hardware.server.process import Cadence, Child
 from robo_rl.hardware.twin.domain_gap import DomainGap
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice, load_scene
-from robo_rl.hardware.twin.process import TwinConfig, UrControllers, parse_config
+from robo_rl.hardware.twin.process import Ros2Controllers, TwinConfig, parse_config
 
 HOME = np.array(UR5E.home_rad)
 ARM = list(UR5E.joint_names)
+
+
+def kit_with(arm_path: str) -> RobotKit:
+    """The kit whose nominal model is read from a file."""
+    load = functools.partial(mujoco.MjModel.from_binary_path, arm_path)
+    return dataclasses.replace(UR5E_KIT, model=load)
+
+
 GRIPPER = "robotiq_85_left_knuckle_joint"
 Q = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 
@@ -46,7 +57,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
 
 
 def test_streamed_positions_persist() -> None:
-    controllers = UrControllers(UR5E.joint_names, HOME)
+    controllers = Ros2Controllers(UR5E.joint_names, HOME)
     np.testing.assert_array_equal(controllers.target(0.0), HOME)
     controllers.stream(rt.Float64MultiArray(data=Q))
     np.testing.assert_array_equal(controllers.target(1e6), Q)
@@ -56,14 +67,14 @@ def test_streamed_positions_persist() -> None:
     "data", [[math.nan, *Q[1:]], [*Q[:5], math.inf], Q[:5], [*Q, 0.0], []], ids=str
 )
 def test_a_bad_stream_is_dropped_whole(data: list[float]) -> None:
-    controllers = UrControllers(UR5E.joint_names, HOME)
+    controllers = Ros2Controllers(UR5E.joint_names, HOME)
     controllers.stream(rt.Float64MultiArray(data=data))
     np.testing.assert_array_equal(controllers.target(1.0), HOME)
     assert controllers.refused == 1
 
 
 def test_the_gripper_is_clipped_and_never_nan() -> None:
-    controllers = UrControllers(UR5E.joint_names, HOME)
+    controllers = Ros2Controllers(UR5E.joint_names, HOME)
     for data, expected in [([0.3], 0.3), ([math.nan], 0.3), ([7.0], 1.0), ([0.1, 0.2], 1.0)]:
         controllers.stream_gripper(rt.Float64MultiArray(data=data))
         assert controllers.gripper == expected
@@ -83,7 +94,7 @@ def trajectory(*points: tuple[float, list[float], list[float]]) -> rt.JointTraje
 
 
 def test_a_trajectory_is_matched_by_name_and_interpolated() -> None:
-    controllers = UrControllers(UR5E.joint_names, np.zeros(6))
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
     controllers.follow(trajectory((1.0, Q, []), (2.5, [0.0] * 6, [])), now_s=10.0)
     np.testing.assert_allclose(controllers.target(10.5), np.array(Q) / 2)
     np.testing.assert_allclose(controllers.target(11.0), Q)
@@ -93,13 +104,13 @@ def test_a_trajectory_is_matched_by_name_and_interpolated() -> None:
 
 def test_a_trajectory_with_velocities_is_a_cubic() -> None:
     """From rest to 1 at rest in 1 s: 3 s^2 - 2 s^3."""
-    controllers = UrControllers(UR5E.joint_names, np.zeros(6))
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
     controllers.follow(trajectory((1.0, [1.0] * 6, [0.0] * 6)), now_s=0.0)
     np.testing.assert_allclose(controllers.target(0.25), [3 / 16 - 2 / 64] * 6)
 
 
 def test_a_stream_takes_over_from_a_trajectory_and_back() -> None:
-    controllers = UrControllers(UR5E.joint_names, np.zeros(6))
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
     controllers.follow(trajectory((1.0, Q, [])), now_s=0.0)
     controllers.stream(rt.Float64MultiArray(data=[0.0] * 6))
     np.testing.assert_array_equal(controllers.target(0.5), np.zeros(6))
@@ -108,7 +119,7 @@ def test_a_stream_takes_over_from_a_trajectory_and_back() -> None:
 
 
 def test_an_empty_trajectory_stops_where_it_is() -> None:
-    controllers = UrControllers(UR5E.joint_names, np.zeros(6))
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
     controllers.follow(trajectory((1.0, Q, [])), now_s=0.0)
     controllers.follow(rt.JointTrajectory(joint_names=ARM), now_s=0.5)
     np.testing.assert_allclose(controllers.target(9.0), np.array(Q) / 2)
@@ -126,7 +137,7 @@ def test_an_empty_trajectory_stops_where_it_is() -> None:
     ids=["missing joint", "unknown joint", "short point", "not finite", "back in time"],
 )
 def test_a_bad_trajectory_is_refused_whole(bad: rt.JointTrajectory) -> None:
-    controllers = UrControllers(UR5E.joint_names, HOME)
+    controllers = Ros2Controllers(UR5E.joint_names, HOME)
     controllers.follow(bad, now_s=0.0)
     np.testing.assert_array_equal(controllers.target(5.0), HOME)
     assert controllers.refused == 1
@@ -217,8 +228,7 @@ def twin(scene_path: str, module_domain_id: int) -> Iterator[TwinConfig]:
 
 @pytest.fixture
 def device(twin: TwinConfig, arm_path: str) -> Iterator[Ros2Device]:
-    model = mujoco.MjModel.from_binary_path(arm_path)
-    device = Ros2Device(UR5E, Ros2Link(twin.domain_id), model, ("cube_0",))
+    device = Ros2Device(kit_with(arm_path), Ros2Link(twin.domain_id), ("cube_0",))
     device.open()
     yield device
     device.close()
@@ -276,7 +286,7 @@ def test_streamed_positions_move_the_arm_and_the_gripper(
 
 def test_joint_states_come_at_about_their_rate(twin: TwinConfig) -> None:
     with Node("counter", twin.domain_id) as node:
-        states = node.subscription(UrTopics().joint_states, rt.JointState, depth=1000)
+        states = node.subscription(UR_TOPICS.joint_states, rt.JointState, depth=1000)
         assert eventually(lambda: len(states.take()) > 0)
         time.sleep(0.5)
         count = len(states.take())
@@ -308,8 +318,7 @@ def test_a_gap_moves_the_real_tool_and_not_the_reported_one(
     gap = DomainGap(tool_offset_m=(0.02, 0.0, 0.0))
     config = TwinConfig(scene_path, domain_id, gap=gap, parent_pid=os.getpid())
     with Child("robo_rl.hardware.twin.process", config):
-        model = mujoco.MjModel.from_binary_path(arm_path)
-        device = Ros2Device(UR5E, Ros2Link(domain_id), model)
+        device = Ros2Device(kit_with(arm_path), Ros2Link(domain_id))
         scene = TwinScene(Ros2Link(domain_id, node_name="truth"))
         device.open()
         scene.open()
@@ -322,8 +331,7 @@ def test_a_gap_moves_the_real_tool_and_not_the_reported_one(
 
 
 def test_nobody_there_is_said_by_name(arm_path: str, domain_id: int) -> None:
-    model = mujoco.MjModel.from_binary_path(arm_path)
-    device = Ros2Device(UR5E, Ros2Link(domain_id), model, ("cube_0",), open_timeout_s=0.05)
+    device = Ros2Device(kit_with(arm_path), Ros2Link(domain_id), ("cube_0",), open_timeout_s=0.05)
     with pytest.raises(
         NotConnected, match=r"no /joint_states with shoulder_pan_joint.*cube_0/pose"
     ):

@@ -1,4 +1,4 @@
-"""The topics of a UR with ros2_control and a 2F-85, and of its twin; poses as ROS has them."""
+"""The topics of an arm under ros2_control and of its twin; poses as ROS has them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,14 +10,27 @@ from robo_rl.hardware.contracts import Pose
 
 
 @dataclasses.dataclass(frozen=True)
-class UrTopics:
-    """Names of topics; the defaults are those of ur_robot_driver."""
+class ArmTopics:
+    """Names of the topics of one arm."""
 
-    joint_states: str = "/joint_states"
-    positions: str = "/forward_position_controller/commands"
-    trajectory: str = "/scaled_joint_trajectory_controller/joint_trajectory"
-    gripper: str = "/gripper_position_controller/commands"
+    joint_states: str
+    positions: str
+    """Of a forward position controller: `Float64MultiArray`, rad, in the order of the spec."""
+    trajectory: str
+    """Of a joint trajectory controller."""
+    gripper: str
+    """`Float64MultiArray` of one number."""
     objects: str = "/objects/{name}/pose"
+
+    def object_pose(self, name: str) -> str:
+        """Topic of the pose of one object."""
+        return self.objects.format(name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwinTopics:
+    """What only a twin has."""
+
     reset: str = "/twin/reset"
     """JSON: `seq`, `q_rad`, `objects` and `targets` as name -> [x, y, z, w, x, y, z] (wxyz)."""
     status: str = "/twin/status"
@@ -26,10 +39,6 @@ class UrTopics:
     """JSON: `mute_s`, `deaf_s`: seconds without sending, without listening."""
     truth: str = "/twin/truth"
     """Numbers: see `TwinTruth`."""
-
-    def object_pose(self, name: str) -> str:
-        """Topic of the pose of one object."""
-        return self.objects.format(name=name)
 
 
 @dataclasses.dataclass(frozen=True)
