@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+Point = tuple[float, float, float]
+
 
 @dataclasses.dataclass(frozen=True)
 class BodyPoint:
@@ -13,8 +15,24 @@ class BodyPoint:
 
     name: str
     body: str
-    position_m: tuple[float, float, float]
+    position_m: Point
     radius_m: float = 0.0
+
+
+def balls_along(
+    name: str, body: str, start_m: Point, end_m: Point, radius_m: float, count: int
+) -> tuple[BodyPoint, ...]:
+    """`count` balls that cover a capsule: all within `radius_m` of a line fixed to a body."""
+    if count < 2:
+        raise ValueError(f"balls_along: a capsule needs 2 balls at least, got {count}")
+    start, end = np.array(start_m), np.array(end_m)
+    half_gap = float(np.linalg.norm(end - start)) / (count - 1) / 2
+    # Midway between two balls, the rim of the capsule is the point farthest from both.
+    radius = float(np.hypot(radius_m, half_gap))
+    return tuple(
+        BodyPoint(f"{name}_{i}", body, tuple((start + t * (end - start)).tolist()), radius)
+        for i, t in enumerate(np.linspace(0.0, 1.0, count))
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""Balls that cover a capsule."""
+
+import numpy as np
+import pytest
+
+from robo_rl.hardware.guard.points import balls_along
+
+
+def test_balls_along_a_capsule_by_hand():
+    """Two balls 0.8 apart around a radius of 0.3: midway the rim is 0.5 from both centres."""
+    first, last = balls_along("arm", "link", (0.0, 0.0, 0.1), (0.0, 0.0, 0.9), 0.3, 2)
+    assert (first.name, first.body, last.name) == ("arm_0", "link", "arm_1")
+    assert first.position_m == pytest.approx((0.0, 0.0, 0.1))
+    assert last.position_m == pytest.approx((0.0, 0.0, 0.9))
+    assert first.radius_m == last.radius_m == pytest.approx(0.5)
+
+
+def test_every_point_of_the_capsule_is_in_a_ball():
+    rng = np.random.default_rng(0)
+    start, end, radius = np.array([0.1, -0.2, 0.0]), np.array([0.4, 0.3, 0.2]), 0.05
+    balls = balls_along("arm", "link", tuple(start), tuple(end), radius, 5)
+    centres = np.array([ball.position_m for ball in balls])
+    along = start + rng.uniform(0, 1, (500, 1)) * (end - start)
+    away = rng.normal(size=(500, 3))
+    points = along + radius * away / np.linalg.norm(away, axis=1, keepdims=True)
+    nearest = np.linalg.norm(points[:, None] - centres, axis=2).min(axis=1)
+    assert (nearest <= balls[0].radius_m + 1e-12).all()
+    with pytest.raises(ValueError, match="needs 2 balls"):
+        balls_along("arm", "link", (0.0, 0.0, 0.0), (1.0, 0.0, 0.0), 0.1, 1)
