@@ -164,7 +164,7 @@ def _ends(path: pathlib.Path, file: h5py.File, episode_steps: int | None) -> np.
             "episode was cut; give episode_steps, the time limit it was recorded with"
         )
     ends[-1] = True
-    return ends
+    return np.asarray(ends)
 
 
 def _episodes(path: pathlib.Path, ends: np.ndarray) -> Iterator[Episode]:
