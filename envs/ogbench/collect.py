@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from robo_rl import ends
+from robo_rl.data.provenance import StateLayout
 from robo_rl.envs import make
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import scenes
 from robo_rl.envs.ogbench.cube import CubeTask
-from robo_rl.envs.ogbench.geometry import successes
+from robo_rl.envs.ogbench.geometry import (
+    CUBE_QPOS,
+    CUBE_QPOS_STRIDE,
+    CUBE_QVEL_STRIDE,
+    CUBE_SCENES,
+    successes,
+)
 from robo_rl.envs.ogbench.oracles import Oracle, OracleConfig
+from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import save_scene
 
 Episode = dict[str, Any]
@@ -70,6 +78,17 @@ def collect(
             if progress is not None:
                 progress(done, transitions)
             yield episode
+
+
+def state_layout(scene: str) -> StateLayout:
+    """What the columns of `qpos` and `qvel` of a cube scene are."""
+    cubes = range(CUBE_SCENES[scene])
+    return StateLayout(
+        arm_qpos=0,
+        velocity_rad_s=robots.get(scenes.ROBOT).spec.velocity_rad_s,
+        object_qpos=tuple(CUBE_QPOS + CUBE_QPOS_STRIDE * i for i in cubes),
+        object_qvel=tuple(CUBE_QPOS + CUBE_QVEL_STRIDE * i for i in cubes),
+    )
 
 
 class Collector:

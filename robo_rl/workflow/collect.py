@@ -5,19 +5,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robo_rl.data import relabel
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import write_dataset
 from robo_rl.data.minari_write import Card
-from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
+from robo_rl.data.provenance import Provenance, RewardLabel
 from robo_rl.envs import make
 from robo_rl.envs.ogbench import collect as collecting
-from robo_rl.envs.ogbench import cube, scenes
-from robo_rl.hardware.robots.ur5e.spec import UR5E
+from robo_rl.envs.ogbench import cube, relabel, scenes
+from robo_rl.hardware import robots
 
 CONTROL_HZ = 20.0
-_ARM_QPOS, _CUBE_QPOS, _CUBE_QVEL = 0, 14, 14
-_FREE_QPOS, _FREE_QVEL = 7, 6
 
 
 def collect(dataset: str, config: collecting.CollectConfig, task: int | None = None) -> str:
@@ -71,19 +68,13 @@ def _env_id(scene: str) -> str:
 
 
 def _provenance(scene: str, config: collecting.CollectConfig, reward: RewardLabel) -> Provenance:
-    cubes = range(scenes.CUBE_SCENES[scene])
-    oracle = config.oracle
+    oracle, kit = config.oracle, robots.get(scenes.ROBOT)
     return Provenance(
         control_hz=CONTROL_HZ,
         reward=reward,
-        arm=UR5E.name,
-        arm_digest=UR5E.digest(),
-        layout=StateLayout(
-            arm_qpos=_ARM_QPOS,
-            velocity_rad_s=UR5E.velocity_rad_s,
-            object_qpos=tuple(_CUBE_QPOS + _FREE_QPOS * i for i in cubes),
-            object_qvel=tuple(_CUBE_QVEL + _FREE_QVEL * i for i in cubes),
-        ),
+        arm=kit.name,
+        arm_digest=kit.spec.digest(),
+        layout=collecting.state_layout(scene),
         collector={
             "oracle": oracle.kind,
             "noise": oracle.noise,

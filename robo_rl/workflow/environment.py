@@ -12,8 +12,9 @@ from robo_rl.data.minari_io import Dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.frames import stack_frames
-from robo_rl.envs.ogbench import cube
+from robo_rl.envs.ogbench import cube, scenes
 from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
+from robo_rl.hardware import robots
 from robo_rl.workflow import gaps
 
 _CUBE = "robo_rl/Cube"
@@ -94,12 +95,11 @@ def with_gap(setting: EnvSetting, strength: float) -> EnvSetting:
 
 
 def arm_of(setting: EnvSetting | None) -> dict[str, str]:
-    """Name and digest of the arm, where the environment has one of ours."""
+    """Reference, name and digest of the arm, where the environment has one of ours."""
     if setting is None or not setting.id.startswith(_OWN):
         return {}
-    from robo_rl.hardware.robots.ur5e.spec import UR5E
-
-    return {"arm": UR5E.name, "arm_digest": UR5E.digest()}
+    kit = robots.get(registry.arguments(setting).get("robot", scenes.ROBOT))
+    return {"robot": kit.name, "arm": kit.name, "arm_digest": kit.spec.digest()}
 
 
 def rate_hz(setting: EnvSetting | None, dataset: Dataset | None = None) -> float | None:

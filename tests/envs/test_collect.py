@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from robo_rl.envs.ogbench.collect import CollectConfig, Episode, collect
+from robo_rl.envs.ogbench import scenes
+from robo_rl.envs.ogbench.collect import CollectConfig, Episode, collect, state_layout
 from robo_rl.envs.ogbench.oracles import OracleConfig
 
 
@@ -100,3 +101,14 @@ def test_random_actions_and_noise_reach_the_actions() -> None:
 def test_bad_configs_are_refused(make, told: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_the_layout_of_a_state_is_that_of_the_scene():
+    """Against MuJoCo's own addresses of the cubes' free joints."""
+    scene = scenes.compile_cube_scene("double")
+    layout = state_layout("double")
+    joints = [scene.model.joint(name) for name in scene.names.objects.values()]
+    assert layout.object_qpos == tuple(int(joint.qposadr[0]) for joint in joints)
+    assert layout.object_qvel == tuple(int(joint.dofadr[0]) for joint in joints)
+    arm = [scene.model.joint(name) for name in scene.names.arm_joints]
+    assert [int(joint.qposadr[0]) for joint in arm] == list(range(layout.arm_qpos, 6))
