@@ -1,10 +1,12 @@
 """One Gymnasium environment for every arm: simulated, in another process, or real."""
 
+import dataclasses
 import math
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from robo_rl.envs.kinematics import ToolKinematics
 from robo_rl.envs.task import Outcome, SceneStart, Task
@@ -67,6 +69,9 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"ArmEnv: render_mode must be None or 'rgb_array', got {render_mode}")
         self.robot, self.task = robot, task
+        self.references: dict[str, str] = {}
+        """Arguments of `gymnasium.make` that may be paths -> as any folder finds them."""
+        self._spec: EnvSpec | None = None
         self.period_s = period_s
         self.render_mode = render_mode
         self._kinematics, self._scene = kinematics, scene
@@ -88,6 +93,18 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._observation = np.zeros(size)
         self._outcome = Outcome(0.0, terminated=False, success=False)
         self._renderer: Any = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How to make this environment again, from any folder."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None:
+            known = {name: self.references.get(name, given) for name, given in spec.kwargs.items()}
+            spec = dataclasses.replace(spec, kwargs=known)
+        self._spec = spec
 
     @property
     def state(self) -> ArmState:

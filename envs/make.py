@@ -53,6 +53,10 @@ def make_arm_env(
     if scene_path is not None:
         made.take_scene(load_scene(scene_path))
     env = arm_env(made, kit, gap, guards, barrier, render_mode)
+    env.references = {
+        "task": tasks.TASKS.find(task).reference,
+        "robot": robots.ROBOTS.find(robot).reference,
+    }
     return TimeLimit(env, made.max_steps if max_steps is None else max_steps)
 
 

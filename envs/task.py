@@ -44,8 +44,8 @@ class Task(abc.ABC):
     further arguments are the options. They come from Gymnasium's specs, so they are JSON values.
     """
 
-    name: str = ""
-    """What it is called in reports; empty takes the name of the class."""
+    name: str
+    """What it is called in messages; by default the class's name in small letters."""
     max_steps: int = 200
     """Steps of an episode, after which the environment truncates."""
     observation_size: int
@@ -57,6 +57,10 @@ class Task(abc.ABC):
     """Names of the targets that are shown; `targets` puts them in place."""
     outcome_before_step: bool = False
     """A step is judged by the state it starts from, not by the one it leads to."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.name = cls.__dict__.get("name", cls.__name__.lower())
 
     _scene: Scene | None = None
     _kinematics: ToolKinematics | None = None
@@ -72,7 +76,7 @@ class Task(abc.ABC):
         unknown = sorted(options.keys() - set(known))
         if unknown:
             raise ValueError(
-                f"{cls.__name__} has no option {', '.join(unknown)}; "
+                f"task {cls.name} has no option {', '.join(unknown)}; "
                 f"it has {', '.join(known) or 'none'}"
             )
         return cls(kit, **options)

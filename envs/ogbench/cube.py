@@ -108,7 +108,9 @@ class CubeTask(Task):
         known = [field.name for field in dataclasses.fields(CubeTaskConfig)]
         unknown = sorted(options.keys() - set(known))
         if unknown:
-            raise ValueError(f"cube has no option {', '.join(unknown)}; it has {', '.join(known)}")
+            raise ValueError(
+                f"task cube has no option {', '.join(unknown)}; it has {', '.join(known)}"
+            )
         return cls(kit, CubeTaskConfig(**options))
 
     def build_scene(self) -> Scene:

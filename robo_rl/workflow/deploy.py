@@ -161,7 +161,7 @@ def run(plan: Plan) -> Deployment:
         clearance = Clearance(scene, kit, plan.gap, plan.keep_out) if plan.keep_out else None
         clock = _Clock(robot)
         outcomes = []
-        title = f"deploy {'with' if plan.filter else 'without'} filter"
+        title = f"deploy {task.name} {'with' if plan.filter else 'without'} filter"
         with tqdm(total=plan.episodes, desc=title, unit="episode") as bar:
             for seed in seeds:
                 outcomes.append(_episode(env, policy, seed, plan, twin, clearance, clock))

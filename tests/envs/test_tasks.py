@@ -125,8 +125,19 @@ def test_an_own_task_survives_gymnasiums_json(reach):
 
 
 def test_an_unknown_option_of_an_own_task_names_the_known(reach):
-    with pytest.raises(ValueError, match="Reach has no option size; it has radius_m"):
+    with pytest.raises(ValueError, match="task reach has no option size; it has radius_m"):
         make.make_arm_env(task=reach, size=3)
+
+
+def test_a_path_as_typed_is_stored_so_that_any_folder_finds_it(reach, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    env = gymnasium.make("robo_rl/Arm-v0", task="mine.py:Reach", radius_m=0.3)
+    monkeypatch.chdir("/")
+    assert env.spec.kwargs == {"task": reach, "radius_m": 0.3}
+    again = gymnasium.make(env.spec)
+    assert again.unwrapped.task.radius_m == 0.3
+    env.close()
+    again.close()
 
 
 def test_a_compiled_scene_serves_another_process(reach, tmp_path):

@@ -1,5 +1,6 @@
 """The example of a robot runs, and its kit says the truth about its model."""
 
+import os
 import pathlib
 
 import mujoco
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from robo_rl.hardware import robots
+from robo_rl.hardware.bridges.dds import MAX_DOMAIN_ID
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.points import PointKinematics
 from robo_rl.hardware.guard.shaping import Shaper
 from robo_rl.plugins import load_file
+from robo_rl.workflow import deploy
 
 EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "own_robot.py"
 
@@ -60,3 +63,37 @@ def test_its_balls_cover_every_capsule_from_the_upper_arm_on(kit):
 def test_its_home_and_workspace_are_safe_for_the_barrier_filter(kit):
     barrier = BarrierFilter(kit, Shaper(kit.spec), BarrierConfig.of(kit))
     assert barrier.min_height(np.array(kit.spec.home_rad)) > 0.0
+
+
+class Exported:
+    """What deployment asks of an exported policy: here the task's controller."""
+
+    def __init__(self, kit):
+        task = load_file(EXAMPLE.with_name("own_task.py"))[0]
+        robot, self._act = f"{EXAMPLE}:DESK_ARM", task.controller
+        env = {"task": f"{task.__file__}:Hover", "robot": robot}
+        digest = kit.spec.digest()
+        meta = {"arm": kit.name, "robot": robot, "arm_digest": digest, "env": env}
+        self.description = {"meta": meta}
+
+    def reset(self, seed):
+        pass
+
+    def act(self, observation):
+        return self._act(observation)
+
+
+def test_twin_guards_filter_and_recorder_take_it_in_processes_of_their_own(
+    kit, tmp_path, monkeypatch
+):
+    """One episode of an own task on an own arm over ROS 2, in real time."""
+    monkeypatch.setattr(deploy.NumpyPolicy, "load", lambda path: Exported(kit))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    beside = ((0.3, 0.35, 0.2, 0.05),)
+    plan = deploy.Plan(tmp_path, tmp_path, 1, domain_id=MAX_DOMAIN_ID - worker, keep_out=beside)
+    result = deploy.run(plan)
+    (outcome,) = result.outcomes
+    assert (outcome.success, outcome.fault) == (True, "")
+    assert outcome.clearance_m > 0.0
+    assert max(result.excess.values()) < 1e-5
+    assert outcome.film.fingers == kit.fingers
