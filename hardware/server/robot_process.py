@@ -408,13 +408,17 @@ def arm_device(kit: RobotKit, config: RobotProcessConfig) -> Device:
 
 
 def parse_config(text: str) -> RobotProcessConfig:
-    """The config that a JSON object of `RobotProcessConfig`'s fields describes."""
+    """The config that a JSON object of `RobotProcessConfig`'s fields describes.
+
+    What it does not say of the barrier is as the robot's kit has it.
+    """
     fields = json.loads(text)
     fields["objects"] = tuple(fields.get("objects", ()))
     fields["guard"] = GuardConfig(**fields.get("guard", {}))
-    if "barrier" in fields and fields["barrier"] is not None:
-        barrier: dict[str, Any] = {name: _tuple(x) for name, x in fields["barrier"].items()}
-        fields["barrier"] = BarrierConfig(**barrier)
+    if fields.get("barrier", {}) is not None:
+        barrier: dict[str, Any] = {n: _tuple(x) for n, x in fields.get("barrier", {}).items()}
+        kit = robots.get(fields.get("robot", robots.DEFAULT))
+        fields["barrier"] = BarrierConfig.of(kit, **barrier)
     return RobotProcessConfig(**fields)
 
 

@@ -1,6 +1,7 @@
 """Robots by name and path, the UR5e's kit against OGBench's scene, worlds with things in them."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,12 @@ from robo_rl.hardware.guard.controller import ArmController
 from robo_rl.hardware.robots.scenes import build_scene
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
-from robo_rl.hardware.server.robot_process import RobotProcessConfig, arm_device, kit_of
+from robo_rl.hardware.server.robot_process import (
+    RobotProcessConfig,
+    arm_device,
+    kit_of,
+    parse_config,
+)
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice
 from robo_rl.plugins import PluginError
 from tests.fakes import FakeDevice
@@ -74,6 +80,22 @@ def test_a_process_config_names_the_robot(mine, arm_path):
     device = arm_device(kit, config)
     assert isinstance(device, Ros2Device)
     assert device.spec.name == "slow"
+
+
+def test_a_process_keeps_the_tool_in_the_box_of_its_own_robot(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from robo_rl.hardware import robots\n"
+        "_box = ((0.2, -0.1, 0.1), (0.3, 0.1, 0.4))\n"
+        "MINE = dataclasses.replace(robots.get(), tool_box_m=_box)\n"
+    )
+    fields = {"socket": "x", "domain_id": 1, "robot": str(path)}
+    barrier = parse_config(json.dumps(fields)).barrier
+    assert barrier.workspace_lower_m == (0.2, -0.1, 0.1)
+    own = {**fields, "barrier": {"workspace_upper_m": [0.9, 0.9, 0.9]}}
+    assert parse_config(json.dumps(own)).barrier.workspace_upper_m == (0.9, 0.9, 0.9)
+    assert parse_config(json.dumps({**fields, "barrier": None})).barrier is None
 
 
 def test_a_kit_may_open_its_arm_itself():
