@@ -26,6 +26,8 @@ from robo_rl.data.spaces import Spaces
 PACKAGES = ("robo_rl.envs", "ogbench", "gymnasium_robotics")
 """Imported, where they are installed, to find an id that Gymnasium does not know."""
 _ROBOTICS = "gymnasium_robotics"
+_LIMITED = ("robo_rl.envs.make:make_arm_env",)
+"""Entry points whose environments have the step limit of their task."""
 _LOUD = (
     r"(?s).*DISPLAY environment variable",
     r".*precision lowered by casting",
@@ -118,7 +120,9 @@ def arguments(setting: EnvSetting) -> dict[str, Any]:
 def check(setting: EnvSetting) -> None:
     """Raise EnvError unless the id is known and its episodes end."""
     spec = find(setting.id)
-    if setting.max_episode_steps is None and spec.max_episode_steps is None:
+    if spec.entry_point in _LIMITED or spec.max_episode_steps is not None:
+        return
+    if setting.max_episode_steps is None:
         raise EnvError(
             f"environment {setting.id} has no step limit; give --max-episode-steps, by which "
             "episodes are cut"

@@ -32,6 +32,10 @@ class Command:
     """Seed of the first episode."""
     workers: int = 2
     """Processes that record side by side; the data do not depend on it."""
+    task: str | None = None
+    """In place of --env: a task on the simulated arm, by name or as a file, mine.py:Stack."""
+    robot: str | None = None
+    """With --task, on which robot; a name, or a file, mine.py:MY_ARM."""
     max_episode_steps: int | None = None
     """Step limit of an episode, where the environment's own is not meant."""
     ref_min_score: float | None = None
@@ -43,10 +47,11 @@ class Command:
 
     def run(self) -> int:
         """Record, check, write."""
-        from robo_rl.launch import output
+        from robo_rl.launch import output, where
         from robo_rl.workflow.record import record
 
         options = dataclasses.asdict(self)
+        options["env"] = where.setting(options)
         policy, dataset = options.pop("policy").split(","), options.pop("dataset")
         result = record(policy, dataset, **options)
         success = "" if result.success is None else f", success {result.success:.2f}"

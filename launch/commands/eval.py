@@ -21,6 +21,10 @@ class Command:
     """How many episodes."""
     env: str | None = None
     """Gymnasium id; by default the environment of the policy."""
+    task: str | None = None
+    """In place of --env: a task on the simulated arm, by name or as a file, mine.py:Stack."""
+    robot: str | None = None
+    """With --task, on which robot; a name, or a file, mine.py:MY_ARM."""
     max_episode_steps: int | None = None
     """Step limit of its episodes, where the environment's own is not meant."""
     gap: float = 0.0
@@ -38,10 +42,11 @@ class Command:
 
     def run(self) -> int:
         """Evaluate."""
-        from robo_rl.launch import output
+        from robo_rl.launch import output, where
         from robo_rl.workflow.evaluate import evaluate
 
         options = dataclasses.asdict(self)
+        options["env"] = where.setting(options)
         as_json = options.pop("json")
         result = evaluate(options.pop("source"), **options)
         if as_json:

@@ -22,6 +22,10 @@ class Command:
     """Environment steps."""
     env: str | None = None
     """Gymnasium id; by default the environment of the run."""
+    task: str | None = None
+    """In place of --env: a task on the simulated arm, by name or as a file, mine.py:Stack."""
+    robot: str | None = None
+    """With --task, on which robot; a name, or a file, mine.py:MY_ARM."""
     max_episode_steps: int | None = None
     """Step limit of its episodes, where the environment's own is not meant."""
     gap: float = 0.0
@@ -45,9 +49,11 @@ class Command:
 
     def run(self) -> int:
         """Finetune."""
+        from robo_rl.launch import where
         from robo_rl.workflow.finetune import finetune
 
         options = dataclasses.asdict(self)
+        options["env"] = where.setting(options)
         run = finetune(options.pop("source"), options.pop("recipe"), **options)
         gap = f" --gap {self.gap:g}" if self.gap else ""
         print(f"finetuned; next: robo-rl eval {run.path}{gap}")

@@ -28,6 +28,10 @@ class Command:
     """Gradient steps; with --scratch, environment steps."""
     env: str | None = None
     """Gymnasium id of the policy's environment; module:ID imports a module first."""
+    task: str | None = None
+    """In place of --env: a task on the simulated arm, by name or as a file, mine.py:Stack."""
+    robot: str | None = None
+    """With --task, on which robot; a name, or a file, mine.py:MY_ARM."""
     max_episode_steps: int | None = None
     """Step limit of its episodes, where the environment's own is not meant."""
     scratch: bool = False
@@ -80,10 +84,12 @@ class Command:
             )
         if self.recipe is not None:
             raise ValueError("--recipe goes with --scratch; from a run, use robo-rl finetune")
+        from robo_rl.launch import where
         from robo_rl.workflow import report
         from robo_rl.workflow.train import train
 
         options = dataclasses.asdict(self)
+        options["env"] = where.setting(options)
         for name in ("scratch", "recipe", "envs"):
             options.pop(name)
         run = train(options.pop("dataset"), options.pop("agent"), say=print, **options)
@@ -93,13 +99,15 @@ class Command:
         return 0
 
     def _from_nothing(self) -> int:
-        if self.env is None:
-            raise ValueError("--scratch: name the environment with --env ID")
+        from robo_rl.launch import where
         from robo_rl.workflow.finetune import learn_online
 
+        env = where.setting(dataclasses.asdict(self))
+        if env is None:
+            raise ValueError("--scratch: name the environment with --env ID or --task NAME")
         scale = 1.0 if self.reward_scale is None else float(self.reward_scale)
         run = learn_online(
-            self.env,
+            env,
             "sac" if self.agent == "bc" else self.agent,
             recipe=self.recipe,
             dataset=self.dataset or None,

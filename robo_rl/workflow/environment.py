@@ -10,7 +10,7 @@ import numpy as np
 
 from robo_rl.data.minari_io import Dataset
 from robo_rl.data.spaces import Spaces
-from robo_rl.envs import registry
+from robo_rl.envs import registry, tasks
 from robo_rl.envs.frames import stack_frames
 from robo_rl.envs.ogbench import cube, scenes
 from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
@@ -80,6 +80,14 @@ def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None)
         setting = dataclasses.replace(setting, max_episode_steps=limit)
     registry.check(setting)
     return setting
+
+
+def of_task(task: str, robot: str | None = None) -> EnvSetting:
+    """A task on the simulated arm, each by name, entry point or path (`mine.py:Stack`)."""
+    kwargs = {"task": tasks.TASKS.find(task).reference}
+    if robot is not None:
+        kwargs["robot"] = robots.ROBOTS.find(robot).reference
+    return EnvSetting("robo_rl/Arm-v0", kwargs)
 
 
 def with_gap(setting: EnvSetting, strength: float) -> EnvSetting:
