@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import io
 import json
 import pathlib
 import tempfile
@@ -147,6 +148,8 @@ def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[A
                 disable_env_checker=True,
                 **options,
             )
+            if type(env.unwrapped).__module__.startswith("ogbench"):
+                env = QuietReset(env)
         except EnvError:
             raise
         except AssertionError as error:
@@ -178,7 +181,8 @@ def quiet() -> Iterator[None]:
 def _register(package: str) -> None:
     if importlib.util.find_spec(package.split(".")[0]) is None:
         return
-    with quiet():
+    # Farama's packages also print what is new about themselves.
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
         module = importlib.import_module(package)
         if package == _ROBOTICS:
             gymnasium.register_envs(module)
@@ -190,6 +194,22 @@ def _has_goal(env: gymnasium.Env[Any, Any]) -> bool:
     if not type(inner).__module__.startswith("ogbench"):
         return False
     return getattr(inner, "_reward_task_id", None) is None
+
+
+class QuietReset(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """OGBench's arms make their action space anew at each look and reset, with a warning."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]):
+        super().__init__(env)
+        self.action_space = env.action_space
+        self.observation_space = env.observation_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        with quiet():
+            return self.env.reset(seed=seed, options=options)
 
 
 class GoalShown(gymnasium.Wrapper[Any, Any, Any, Any]):
