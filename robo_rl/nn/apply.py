@@ -18,8 +18,16 @@ ENCODER = "encoder"
 
 
 def init_params(module: linen.Module, key: jax.Array, *inputs: Any) -> Params:
-    """Parameters of a module."""
-    params: Params = module.init(key, *inputs)["params"]
+    """Parameters of a module, which must be a function of them and of its inputs alone."""
+    variables = module.init(key, *inputs)
+    others = sorted(variables.keys() - {"params"})
+    if others:
+        raise ValueError(
+            f"{type(module).__name__} keeps {', '.join(others)} beside its parameters; networks "
+            "here are functions of parameters alone: use LayerNorm in place of BatchNorm, and sow "
+            "nothing"
+        )
+    params: Params = variables.get("params", {})
     return params
 
 

@@ -15,7 +15,7 @@ import optax
 
 from robo_rl.nn import distributions
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble
-from robo_rl.nn.networks import NetConfig, Trunk
+from robo_rl.nn.networks import NetConfig, hidden_layers
 
 LOG_STD_MIN, LOG_STD_MAX = -7.0, 1.0
 _Rollout: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
@@ -34,14 +34,14 @@ class Dynamics(linen.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean and log std (..., O + 1) of the change and the reward; logit (...) of going on."""
         inputs = jnp.concatenate([observations, actions], axis=-1)
-        features = Trunk(self.net, name="trunk")(inputs)
+        hidden = hidden_layers(self.net, (inputs,))
         size = self.observation_dim + 1
-        mean = linen.Dense(size, name="mean")(features)
-        log_std = linen.Dense(size, name="log_std")(features)
+        mean = linen.Dense(size, name="mean")(hidden)
+        log_std = linen.Dense(size, name="log_std")(hidden)
         # Soft bounds, unlike a clip, leave a gradient that leads back.
         log_std = LOG_STD_MAX - jax.nn.softplus(LOG_STD_MAX - log_std)
         log_std = LOG_STD_MIN + jax.nn.softplus(log_std - LOG_STD_MIN)
-        goes_on = linen.Dense(1, name="goes_on")(features)
+        goes_on = linen.Dense(1, name="goes_on")(hidden)
         return mean, log_std, jnp.squeeze(goes_on, axis=-1)
 
 

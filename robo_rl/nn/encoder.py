@@ -1,6 +1,7 @@
-"""A small IMPALA network (Espeholt et al., 2018, arXiv:1802.01561) that turns images to features.
+"""What turns images to features: a small IMPALA network, or a Flax module of one's own.
 
-As OGBench's `impala_small`, with a LayerNorm behind its last layer.
+The network (Espeholt et al., 2018, arXiv:1802.01561) is as OGBench's `impala_small`, with a
+LayerNorm behind its last layer.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
+from robo_rl.nn import modules
 from robo_rl.nn.apply import ENCODER, Params, apply
 from robo_rl.nn.observations import Observations, is_image, named, structured
 
@@ -24,8 +26,13 @@ class EncoderConfig:
     """Residual blocks a stage; 0 leaves its first convolution."""
     features: int = 512
     """F, what is left of an image."""
+    arch: str | type[linen.Module] | linen.Module = "impala"
+    """"impala", or a Flax module of one's own that turns images (B, H, W, C) of bytes to features
+    (B, F); given as in `NetConfig.arch`. Channels, blocks and features are of "impala"."""
 
     def __post_init__(self) -> None:
+        if self.arch != "impala":
+            object.__setattr__(self, "arch", modules.pin(self.arch, "EncoderConfig.arch"))
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"EncoderConfig.channels must be positive, got {self.channels}")
         for name, least in (("blocks", 0), ("features", 1)):
@@ -69,7 +76,7 @@ def _pooled(x: jax.Array) -> jax.Array:
 
 
 class Encoder(linen.Module):
-    """Observations to one vector: every image by an `Impala` of its own, vectors as they are."""
+    """Observations to one vector: every image by a module of its own, vectors as they are."""
 
     config: EncoderConfig
 
@@ -77,10 +84,26 @@ class Encoder(linen.Module):
     def __call__(self, observations: Observations) -> jax.Array:
         """Parts in the order of their names (..., F + O)."""
         parts = [
-            Impala(self.config, name=name)(leaf) if is_image(leaf) else leaf
+            _read(self.config, name, leaf) if is_image(leaf) else leaf
             for name, leaf in named(observations).items()
         ]
         return jnp.concatenate(parts, axis=-1)
+
+
+def _read(config: EncoderConfig, name: str, image: jax.Array) -> jax.Array:
+    """Features (..., F) of images, by a module called `name` of the module under way."""
+    if config.arch == "impala":
+        out: jax.Array = Impala(config, name=name)(image)
+        return out
+    module = modules.build(str(config.arch), "EncoderConfig.arch", name)
+    rows = image.reshape(-1, *image.shape[-3:])  # one's own need not know of more axes
+    own: jax.Array = module(rows)
+    if own.ndim != 2 or own.shape[0] != rows.shape[0]:
+        raise ValueError(
+            f"EncoderConfig.arch: {config.arch} must turn images (B, H, W, C) to features (B, F); "
+            f"of {rows.shape} it made {own.shape}"
+        )
+    return own.reshape(*image.shape[:-3], -1)
 
 
 def features(config: EncoderConfig, params: Params, observations: Observations) -> jax.Array:

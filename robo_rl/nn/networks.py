@@ -1,33 +1,35 @@
-"""Multi-layer perceptrons and the heads that all agents share.
+"""Shapes of networks, and the heads that all agents share.
 
 An input that is not a plain vector is read by an encoder of the network's own.
 """
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from robo_rl.nn import modules
 from robo_rl.nn.apply import ENCODER
 from robo_rl.nn.encoder import IMPALA_SMALL, Encoder, EncoderConfig
 from robo_rl.nn.observations import structured
+from robo_rl.nn.trunks import (
+    ACTIVATIONS,
+    KERNEL_INITS,
+    LAYER_NORMS,
+    Bro,
+    Mlp,
+    Simba,
+    check_axes,
+    kernel_init,
+)
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": jax.nn.gelu,  # the tanh approximation, as in Flax
-    "tanh": jnp.tanh,
-    "silu": jax.nn.silu,
-}
-LAYER_NORMS = ("none", "before", "after")
-KERNEL_INITS = ("orthogonal", "fan_avg")
+ARCHITECTURES: Mapping[str, type[linen.Module]] = {"mlp": Mlp, "simba": Simba, "bro": Bro}
+"""Of these, fields that `NetConfig` has too are set by it, the others in brackets."""
 STDS = ("none", "shared", "state")
-LAYER_NORM_EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +37,20 @@ class NetConfig:
     """Shape of the hidden layers of one network."""
 
     hidden: tuple[int, ...] = (256, 256)
+    """Width of each layer; of "simba" and "bro", of each residual block."""
     activation: str = "relu"
     layer_norm: str = "none"
-    """Where LayerNorm stands: "none", "before" or "after" the activation."""
+    """Where LayerNorm stands in an "mlp": "none", "before" or "after" the activation."""
     kernel_init: str = "fan_avg"
-    """"fan_avg" (uniform, scale 1) or "orthogonal" (gain sqrt 2)."""
+    """"fan_avg" (uniform, scale 1) or "orthogonal" (gain sqrt 2) layers of an "mlp"; heads too."""
     encoder: EncoderConfig = IMPALA_SMALL
     """Of images, where inputs have any."""
+    arch: str | type[linen.Module] | linen.Module = "mlp"
+    """"mlp", "simba", "simba(expansion=2)", "bro", or a Flax module of one's own, as
+    "path/to/mine.py:Module(width=64)" or "package.module:Module"; see `robo_rl.nn.modules`. From
+    Python the class may be given itself, or a module of it. It turns rows (B, I) to features
+    (B, H), on which the head stands; one whose `__call__` takes `*inputs` gets them one by one,
+    and hidden, activation and layer_norm are not for it."""
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -49,6 +58,33 @@ class NetConfig:
         _one_of("NetConfig.activation", self.activation, tuple(ACTIVATIONS))
         _one_of("NetConfig.layer_norm", self.layer_norm, LAYER_NORMS)
         _one_of("NetConfig.kernel_init", self.kernel_init, KERNEL_INITS)
+        if not isinstance(self.arch, str) or modules.is_reference(self.arch):
+            object.__setattr__(self, "arch", modules.pin(self.arch, "NetConfig.arch"))
+        else:
+            self.trunk()
+
+    def trunk(self, name: str | None = None) -> linen.Module:
+        """The module of the hidden layers, called `name` in Flax."""
+        arch = str(self.arch)
+        if modules.is_reference(arch):
+            return modules.build(arch, "NetConfig.arch", name)
+        kind, settings = modules.split_settings(arch, "NetConfig.arch")
+        if kind not in ARCHITECTURES:
+            raise ValueError(
+                f"NetConfig.arch must be one of {', '.join(ARCHITECTURES)}, or a module of your "
+                f"own as path/to/mine.py:Module, got {arch!r}"
+            )
+        module = ARCHITECTURES[kind]
+        fields = modules.fields(module)
+        own = {field: getattr(self, field) for field in fields if hasattr(self, field)}
+        unknown = sorted(settings.keys() - (fields - own.keys()))
+        if unknown:
+            raise ValueError(
+                f"NetConfig.arch: {kind} takes no {', '.join(unknown)} in brackets; it takes: "
+                f"{', '.join(sorted(fields - own.keys())) or 'nothing'}"
+            )
+        built: linen.Module = module(**own, **settings, name=name)
+        return built
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -56,80 +92,33 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def _kernel_init(name: str, gain: float) -> Callable[..., jax.Array]:
-    """Initialiser whose outputs scale with `gain`; 0 gives zeros."""
-    if gain == 0.0:
-        zeros: Callable[..., jax.Array] = linen.initializers.zeros_init()
-        return zeros
-    if name == "orthogonal":
-        orthogonal: Callable[..., jax.Array] = linen.initializers.orthogonal(gain)
-        return orthogonal
-    scaled: Callable[..., jax.Array] = linen.initializers.variance_scaling(
-        gain**2, "fan_avg", "uniform"
-    )
-    return scaled
-
-
 def _read(net: NetConfig, inputs: tuple[Any, ...]) -> list[jax.Array]:
     """Every input as a vector (..., I); called within a module, which then owns the encoder."""
     return [Encoder(net.encoder, name=ENCODER)(x) if structured(x) else x for x in inputs]
 
 
-class Entry(linen.Module):
-    """A dense layer over inputs (..., I_k) taken together, whose leading axes may broadcast.
+def hidden_layers(net: NetConfig, inputs: tuple[jax.Array, ...]) -> jax.Array:
+    """What the trunk of the module under way makes of vectors (..., I_k): (..., H).
 
-    What many rows have in common, as a state of which many actions are judged, is multiplied once.
+    A module of one's own sees rows: it need not know of other axes, nor that they may broadcast.
     """
-
-    width: int
-    kernel_init: Callable[..., jax.Array]
-
-    @linen.compact
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """Sums (..., `width`)."""
-        sizes = [x.shape[-1] for x in inputs]
-        kernel = self.param("kernel", self.kernel_init, (sum(sizes), self.width))
-        bias = self.param("bias", linen.initializers.zeros_init(), (self.width,))
-        if len({x.ndim for x in inputs}) > 1:
-            raise ValueError(f"inputs need equally many axes, got {[x.shape for x in inputs]}")
-        if len({x.shape[:-1] for x in inputs}) == 1:
-            out = jnp.concatenate(inputs, axis=-1) @ kernel
-        else:
-            parts = jnp.split(kernel, np.cumsum(sizes)[:-1])
-            shares = [self._share(x, part) for x, part in zip(inputs, parts, strict=True)]
-            out = functools.reduce(jnp.add, shares)
-        return out + bias.reshape((1,) * (out.ndim - 1) + (-1,))
-
-    def _share(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """x @ kernel, in two axes: XLA is slow at products of arrays with an axis of length 1."""
-        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], self.width)
-
-
-class Trunk(linen.Module):
-    """Hidden layers over all inputs (..., I_k) to (..., H)."""
-
-    net: NetConfig
-
-    @linen.compact
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """Features after the last activation. Leading axes of the inputs may broadcast."""
-        gain = math.sqrt(2.0) if self.net.kernel_init == "orthogonal" else 1.0
-        init = _kernel_init(self.net.kernel_init, gain)
-        first, *others = self.net.hidden
-        x = Entry(first, init, name="Dense_0")(*inputs)
-        leading = x.shape[:-1]
-        x = self._activated(x.reshape(-1, first))  # XLA is slower at products of deeper arrays
-        for number, width in enumerate(others, 1):
-            x = self._activated(linen.Dense(width, kernel_init=init, name=f"Dense_{number}")(x))
-        return x.reshape(*leading, x.shape[-1])
-
-    def _activated(self, x: jax.Array) -> jax.Array:
-        if self.net.layer_norm == "before":
-            x = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON)(x)
-        x = ACTIVATIONS[self.net.activation](x)
-        if self.net.layer_norm == "after":
-            x = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON)(x)
-        return x
+    trunk = net.trunk("trunk")
+    if not modules.is_reference(str(net.arch)):
+        out: jax.Array = trunk(*inputs)
+        return out
+    check_axes(inputs)
+    leading = jnp.broadcast_shapes(*[x.shape[:-1] for x in inputs])
+    rows = [jnp.broadcast_to(x, (*leading, x.shape[-1])).reshape(-1, x.shape[-1]) for x in inputs]
+    kinds = {p.kind for p in inspect.signature(type(trunk).__call__).parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        rows = [jnp.concatenate(rows, axis=-1)]
+    own: jax.Array = trunk(*rows)
+    if own.ndim != 2 or own.shape[0] != rows[0].shape[0]:
+        raise ValueError(
+            f"NetConfig.arch: {net.arch} must turn rows (B, I) to features (B, H); of "
+            f"{[x.shape for x in rows]} it made {own.shape}"
+        )
+    return own.reshape(*leading, own.shape[-1])
 
 
 class Scalar(linen.Module):
@@ -140,9 +129,9 @@ class Scalar(linen.Module):
     @linen.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """One number a row."""
-        features = Trunk(self.net, name="trunk")(*_read(self.net, inputs))
-        out = linen.Dense(1, kernel_init=_kernel_init(self.net.kernel_init, 1.0), name="out")
-        return jnp.squeeze(out(features), axis=-1)
+        hidden = hidden_layers(self.net, tuple(_read(self.net, inputs)))
+        out = linen.Dense(1, kernel_init=kernel_init(self.net.kernel_init, 1.0), name="out")
+        return jnp.squeeze(out(hidden), axis=-1)
 
 
 class Actor(linen.Module):
@@ -159,9 +148,9 @@ class Actor(linen.Module):
     @linen.compact
     def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean before tanh (..., A) and unclipped log std (..., A), zeros when there is none."""
-        features = Trunk(self.net, name="trunk")(*_read(self.net, inputs))
-        kernel = _kernel_init(self.net.kernel_init, self.output_gain)
-        mean = linen.Dense(self.action_dim, kernel_init=kernel, name="mean")(features)
+        hidden = hidden_layers(self.net, tuple(_read(self.net, inputs)))
+        kernel = kernel_init(self.net.kernel_init, self.output_gain)
+        mean = linen.Dense(self.action_dim, kernel_init=kernel, name="mean")(hidden)
         constant = linen.initializers.constant(self.initial_log_std)
         if self.std == "state":
             head = linen.Dense(
@@ -170,7 +159,7 @@ class Actor(linen.Module):
                 bias_init=constant,
                 name="log_std",
             )
-            return mean, head(features)
+            return mean, head(hidden)
         if self.std == "shared":
             log_std = self.param("log_std", constant, (self.action_dim,))
             return mean, jnp.broadcast_to(log_std, mean.shape)

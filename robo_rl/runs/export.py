@@ -18,7 +18,7 @@ import numpy as np
 from robo_rl import files
 from robo_rl.nn import policies
 from robo_rl.nn.apply import ENCODER, Params
-from robo_rl.nn.networks import LAYER_NORM_EPSILON, NetConfig
+from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.policies import (
     BestOfNPolicy,
     CorrectionPolicy,
@@ -29,6 +29,7 @@ from robo_rl.nn.policies import (
     ResidualPolicy,
     TanhPolicy,
 )
+from robo_rl.nn.trunks import LAYER_NORM_EPSILON
 from robo_rl.runs import trees
 
 FORMAT = 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robo_rl.nn.apply import apply, apply_ensemble, init_ensemble, init_params, subset
-from robo_rl.nn.networks import Actor, NetConfig, Scalar, Trunk
+from robo_rl.nn.networks import Actor, NetConfig, Scalar
 
 KEY = jax.random.key(0)
 
@@ -18,10 +18,12 @@ def test_one_hidden_unit_by_hand():
     np.testing.assert_allclose(apply(net, params, jnp.array([[3.0]])), [2.5])
 
 
-@pytest.mark.parametrize("hidden", [(4,), (4, 3)])
-def test_inputs_whose_axes_broadcast_give_what_repeated_ones_give(hidden):
+@pytest.mark.parametrize(
+    ("hidden", "arch"), [((4,), "mlp"), ((4, 3), "mlp"), ((4,), "simba"), ((4, 4), "bro")]
+)
+def test_inputs_whose_axes_broadcast_give_what_repeated_ones_give(hidden, arch):
     """Values and gradients of three actions a state, with states as they are or three times."""
-    net = Scalar(NetConfig(hidden=hidden))
+    net = Scalar(NetConfig(hidden=hidden, arch=arch))
     obs, actions = jax.random.normal(KEY, (5, 1, 2)), jax.random.normal(KEY, (5, 3, 4))
     repeated = jnp.repeat(obs, 3, axis=1)
     params = init_ensemble(net, KEY, 2, obs[:, 0], actions[:, 0])
@@ -34,9 +36,10 @@ def test_inputs_whose_axes_broadcast_give_what_repeated_ones_give(hidden):
         jax.grad(total, has_aux=True)(params, x) for x in (obs, repeated)
     )
     assert q.shape == (2, 5, 3)
-    np.testing.assert_allclose(q, expected_q, rtol=1e-5, atol=1e-6)
+    near = 1e-5 if arch == "mlp" else 1e-4  # LayerNorm of four features enlarges what is rounded
+    np.testing.assert_allclose(q, expected_q, rtol=near, atol=near / 10)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=10 * near, atol=near), grads, expected
     )
 
 
@@ -49,7 +52,7 @@ def test_inputs_with_unequal_axes_are_an_error_and_not_a_guess():
 @pytest.mark.parametrize(("position", "mean"), [("before", None), ("after", 0.0)])
 def test_layer_norm_stands_before_or_after_the_activation(position, mean):
     """After it the features have mean 0; before it relu cuts the negative half away."""
-    trunk = Trunk(NetConfig(hidden=(64,), layer_norm=position))
+    trunk = NetConfig(hidden=(64,), layer_norm=position).trunk()
     x = jax.random.normal(KEY, (5, 3))
     features = np.asarray(apply(trunk, init_params(trunk, KEY, x), x))
     if mean is None:
@@ -59,18 +62,18 @@ def test_layer_norm_stands_before_or_after_the_activation(position, mean):
 
 
 def test_no_layer_norm_means_no_scale_parameters():
-    trunk = Trunk(NetConfig(hidden=(4, 4)))
+    trunk = NetConfig(hidden=(4, 4)).trunk()
     assert set(init_params(trunk, KEY, jnp.zeros((1, 2)))) == {"Dense_0", "Dense_1"}
 
 
 def test_orthogonal_kernels_have_gain_sqrt_two():
-    trunk = Trunk(NetConfig(hidden=(8,), kernel_init="orthogonal"))
+    trunk = NetConfig(hidden=(8,), kernel_init="orthogonal").trunk()
     kernel = np.asarray(init_params(trunk, KEY, jnp.zeros((1, 8)))["Dense_0"]["kernel"])
     np.testing.assert_allclose(kernel.T @ kernel, 2.0 * np.eye(8), atol=1e-5)
 
 
 def test_fan_avg_kernels_are_uniform_within_the_glorot_bound():
-    trunk = Trunk(NetConfig(hidden=(200,)))
+    trunk = NetConfig(hidden=(200,)).trunk()
     kernel = np.asarray(init_params(trunk, KEY, jnp.zeros((1, 100)))["Dense_0"]["kernel"])
     bound = np.sqrt(6.0 / 300.0)
     assert 0.98 * bound < np.abs(kernel).max() <= bound

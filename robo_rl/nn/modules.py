@@ -1,0 +1,251 @@
+"""A Flax module of one's own, named by a text that a config can keep.
+
+The text is `path/to/mine.py:Module` or `package.module:Module`, with settings in brackets where
+the module has fields to set: `mine.py:Module(width=64, depth=3)`. `pin` makes it one that means
+the same from any folder and at any later time: it completes the path and adds the digest of the
+file, which `build` compares before it runs the file. Nothing is imported before `build`.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+from typing import Any
+
+import flax.linen as linen
+
+_TEXT = re.compile(
+    r"(?P<source>.+?):(?P<name>\w+)(?:\((?P<settings>.*)\))?(?:@(?P<digest>[0-9a-f]{16}))?",
+    re.DOTALL,
+)
+_HERE = "here"
+"""Source of a class that no other process could find: made in a function or in a session."""
+_HANDED: dict[str, type] = {}
+_LOADED_PREFIX = "robo_rl_loaded_"
+_FLAX_FIELDS = ("parent", "name")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    source: str
+    """A path that ends in .py, or an importable module."""
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+    digest: str
+    """Of the file; empty while it is not pinned."""
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings)
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.source}:{self.name}{f'({settings})' if settings else ''}{digest}"
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text names a module of one's own, and not one that is built in."""
+    return ":" in text.partition("(")[0]
+
+
+def pin(module: Any, where: str) -> str:
+    """The text of a text, of a module class or of a module; `where` names the setting in errors."""
+    if not isinstance(module, str):
+        return str(_of_object(module, where))
+    reference = _parsed(module, where)
+    if reference.digest or reference.source == _HERE:
+        return module
+    source = reference.source
+    if source.endswith(".py"):
+        source = str(pathlib.Path(source).expanduser().resolve())
+    reference = dataclasses.replace(reference, source=source)
+    return str(dataclasses.replace(reference, digest=_digest(source, where)))
+
+
+def build(text: str, where: str, name: str | None = None) -> linen.Module:
+    """The module that a pinned text describes; `name` is Flax's."""
+    reference = _parsed(text, where)
+    kind = _resolved(f"{reference.source}:{reference.name}", reference.digest, where)
+    known = fields(kind)
+    unknown = [key for key, _ in reference.settings if key not in known]
+    if unknown:
+        raise ValueError(
+            f"{where}: {reference.source}:{reference.name} has no setting {', '.join(unknown)}; "
+            f"it has: {', '.join(sorted(known)) or 'none'}"
+        )
+    module: linen.Module = kind(**dict(reference.settings), name=name)
+    return module
+
+
+def fields(kind: Any) -> set[str]:
+    """What can be set of a module's class."""
+    return {f.name for f in dataclasses.fields(kind) if f.init and f.name not in _FLAX_FIELDS}
+
+
+def split_settings(text: str, where: str) -> tuple[str, dict[str, Any]]:
+    """`name(key=value, ...)` as name and settings."""
+    name, bracket, rest = text.partition("(")
+    if bracket and not rest.endswith(")"):
+        raise ValueError(f"{where}: {text!r} has no closing bracket")
+    return name, dict(_settings(rest[:-1] if bracket else "", where))
+
+
+def _parsed(text: str, where: str) -> _Reference:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{where}: expected path/to/mine.py:Module or package.module:Module, with settings as "
+            f"in mine.py:Module(width=64), got {text!r}"
+        )
+    settings = _settings(match["settings"] or "", where)
+    return _Reference(match["source"], match["name"], settings, match["digest"] or "")
+
+
+def _settings(text: str, where: str) -> tuple[tuple[str, Any], ...]:
+    """Keywords with literal values, as in a call."""
+    try:
+        call = ast.parse(f"_({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("settings need names")
+        found = [(str(k.arg), _plain(ast.literal_eval(k.value))) for k in call.keywords]
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{where}: cannot read the settings ({text}): {error}; give them as (width=64, "
+            "depth=3), with numbers, texts, true or false as in Python, and tuples of them"
+        ) from error
+    return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    """`value` where a config can keep it: hashable, and written as Python writes it."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{value!r} is not a number, a text, a boolean, None or a tuple of these")
+
+
+def _of_object(module: Any, where: str) -> _Reference:
+    """Of a class, or of a module with the fields that differ from its class's defaults."""
+    kind = module if isinstance(module, type) else type(module)
+    if not issubclass(kind, linen.Module):
+        raise ValueError(f"{where}: expected a text or a Flax (linen) module, got {module!r}")
+    changed = () if isinstance(module, type) else _changed(module, where)
+    source = _source_of(kind)
+    if source is None:
+        digest = next((d for d, known in _HANDED.items() if known is kind), "")
+        digest = digest or f"{len(_HANDED):016x}"
+        _HANDED[digest] = kind
+        return _Reference(_HERE, kind.__name__, changed, digest)
+    return _Reference(source, kind.__name__, changed, _digest(source, where))
+
+
+def _changed(module: linen.Module, where: str) -> tuple[tuple[str, Any], ...]:
+    """The settings of a module that are not the defaults of its class."""
+    changed = []
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if not field.init or field.name in _FLAX_FIELDS or value is field.default:
+            continue
+        try:
+            plain = _plain(value)
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: a config cannot keep {type(module).__name__}.{field.name}: {error}"
+            ) from error
+        if type(plain) is not type(field.default) or plain != field.default:
+            changed.append((field.name, plain))
+    return tuple(changed)
+
+
+def _source_of(kind: type) -> str | None:
+    """Where another process finds a class; None where none would."""
+    module = sys.modules.get(kind.__module__)
+    if getattr(module, kind.__name__, None) is not kind:
+        return None
+    if kind.__module__ == "__main__" or kind.__module__.startswith(_LOADED_PREFIX):
+        file = getattr(module, "__file__", None)
+        return None if file is None else str(pathlib.Path(file).resolve())
+    return kind.__module__
+
+
+def _digest(source: str, where: str) -> str:
+    """The start of the SHA-256 of a source's file."""
+    path = _file(source, where)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ValueError(f"{where}: cannot read {path}: {error.strerror}") from error
+
+
+def _file(source: str, where: str) -> pathlib.Path:
+    if source.endswith(".py"):
+        return pathlib.Path(source)
+    loaded = sys.modules.get(source)
+    if loaded is not None and getattr(loaded, "__file__", None):
+        return pathlib.Path(str(loaded.__file__))
+    try:
+        spec = importlib.util.find_spec(source)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise ValueError(f"{where}: there is no module {source}; a file is given as path/to/it.py")
+    return pathlib.Path(spec.origin)
+
+
+@functools.cache
+def _resolved(reference: str, digest: str, where: str) -> Any:
+    """The class, out of a file that still has the digest."""
+    source, _, name = reference.rpartition(":")
+    if source == _HERE:
+        if digest not in _HANDED:
+            raise ValueError(
+                f"{where}: {name} was defined in a function or a session and cannot be found "
+                "again; put it at the top of a file and give it as path/to/it.py:" + name
+            )
+        return _HANDED[digest]
+    found = _digest(source, where)
+    if digest and found != digest:
+        raise ValueError(
+            f"{where}: {_file(source, where)} has changed since {name} was chosen (its digest is "
+            f"{found}, recorded is {digest}); bring the old file back, or start a new run"
+        )
+    module = _loaded(source, found, where) if source.endswith(".py") else _imported(source)
+    kind = getattr(module, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, linen.Module)):
+        has = [n for n, v in vars(module).items() if inspect.isclass(v) and _is_own(v, module)]
+        raise ValueError(
+            f"{where}: {source} has no Flax (linen) module {name}; it has: "
+            f"{', '.join(has) or 'none'}"
+        )
+    return kind
+
+
+def _is_own(kind: type, module: Any) -> bool:
+    return issubclass(kind, linen.Module) and kind.__module__ == module.__name__
+
+
+def _imported(source: str) -> Any:
+    return sys.modules.get(source) or importlib.import_module(source)
+
+
+def _loaded(path: str, digest: str, where: str) -> Any:
+    """The module of a file, under a name of its own."""
+    place = hashlib.sha256(path.encode()).hexdigest()[:8]  # two folders may hold the same file
+    name = f"{_LOADED_PREFIX}{pathlib.Path(path).stem}_{place}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018 - one thing: it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{where}: {path} cannot be run: {error!r}") from error
+    return module
