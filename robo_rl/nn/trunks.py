@@ -2,7 +2,7 @@
 
 A trunk turns inputs (..., I_k) to features (..., H); the heads of `robo_rl.nn.networks` stand on
 it. Those here also say how they are written down for NumPy (`about`, `arrays`, `head`); what is
-computed from that is in `robo_rl.hardware.policy_networks`.
+computed from that is in `robo_rl.hardware.runtime.networks`.
 """
 
 import functools

@@ -49,7 +49,7 @@ def test_acting_takes_the_sample_with_the_highest_minimum_of_the_critics(batch):
     state = INIT(CONFIG, jax.random.key(0), batch)
     obs, key = batch["observations"], jax.random.key(5)
     noise = jax.random.normal(key, (8, 3, 2))
-    actions, _ = policies.candidates(ifql.policy(CONFIG, state), obs, noise)
+    actions, _ = ifql.policy(CONFIG, state).candidates(obs, noise)
     many = jnp.broadcast_to(obs[:, None], (8, 3, 3))
     best = _each(state.params["critic"], many, actions).min(axis=0).argmax(axis=1)
     expected = np.asarray(actions)[np.arange(8), best]

@@ -53,7 +53,7 @@ def test_acting_takes_the_sample_that_the_critics_value_most(batch):
     state = INIT(CONFIG, jax.random.key(0), batch)
     obs, key = batch["observations"], jax.random.key(5)
     noise = jax.random.normal(key, (8, 3, 2))
-    actions, scores = policies.candidates(qc.policy(CONFIG, state), obs, noise)
+    actions, scores = qc.policy(CONFIG, state).candidates(obs, noise)
     expected = np.asarray(actions)[np.arange(8), np.asarray(scores).argmax(axis=1)]
     np.testing.assert_allclose(qc.act(CONFIG, state, obs, key), expected, atol=1e-6)
 

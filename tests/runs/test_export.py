@@ -1,20 +1,24 @@
 import dataclasses
 import json
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, famo2o, iql, residual, sac
+from robo_rl.agents import bc, famo2o, flowbc, fql, ifql, iql, qc, residual, sac
+from robo_rl.hardware.runtime.kinds import KINDS as NUMPY_KINDS
 from robo_rl.hardware.runtime.policy import NumpyPolicy
+from robo_rl.nn import policies
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import export as exporting
-from robo_rl.runs.export import Interface, ParityError, export
+from robo_rl.runs.export import Interface, NotExportable, ParityError, export
 
 NET = NetConfig(hidden=(256, 256))
 GELU = NetConfig(hidden=(512, 512, 512), activation="gelu")
+SMALL = NetConfig(hidden=(16, 16))
 CASES = {
     "bc": (bc, bc.Config(actor=GELU)),
     "bc_silu_norm": (
@@ -30,6 +34,19 @@ CASES = {
         sac,
         sac.Config(actor=dataclasses.replace(NET, activation="tanh", layer_norm="before")),
     ),
+    "one_step": (fql, fql.Config(flow=SMALL, actor=GELU, critic=SMALL)),
+    "flow": (flowbc, flowbc.Config(flow=dataclasses.replace(NET, layer_norm="after"))),
+    "best_of_n": (ifql, ifql.Config(flow=SMALL, critic=SMALL, samples=4)),
+    "simba": (
+        ifql,
+        ifql.Config(
+            flow=NetConfig(hidden=(32, 32), arch="simba(expansion=3)"),
+            critic=NetConfig(hidden=(32,), arch="bro", activation="silu"),
+            samples=3,
+        ),
+    ),
+    "bro": (iql, iql.Config(actor=NetConfig(hidden=(64, 64), arch="bro"), critic=SMALL)),
+    "chunks": (qc, qc.Config(flow=SMALL, critic=SMALL, samples=3, aggregate="min")),
     "outside": (residual, residual.Config(base_in_observation=True, actor=NET, critics=2)),
     "whole": (residual, residual.Config(trains="whole", base=GELU, critics=2)),
     "residual": (
@@ -64,15 +81,58 @@ def _trained(case, rng):
 def test_the_exported_policy_computes_what_the_agent_does(case, tmp_path):
     policy, act, observations = _trained(case, np.random.default_rng(0))
     folder = tmp_path / "policy"
+    drawn = policies.noise(policy, jax.random.key(0), (len(observations),))
+    noise = None if drawn is None else np.asarray(drawn)
     difference = export(
-        folder, policy, Interface(20.0), act=act, observations=observations, load=NumpyPolicy.load
+        folder,
+        policy,
+        Interface(20.0),
+        act=act,
+        observations=observations,
+        load=NumpyPolicy.load,
+        noise=noise,
     )
     assert difference <= 1e-5
     expected = np.asarray(act(observations))
     assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(NumpyPolicy.load(folder).act(observations), expected, atol=1e-5)
+    exported = NumpyPolicy.load(folder)
+    assert exported.kind == policy.kind
+    got = exported.compute(observations, noise)
+    # Rounding may decide between actions that critics value alike.
+    same = np.mean(np.abs(got - expected).max(axis=-1) <= 1e-5)
+    assert same > 0.99 if exported.kind == "best_of_n" else same == 1.0
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
     assert sorted(path.name for path in folder.iterdir()) == ["arrays.npz", "policy.json"]
+
+
+def test_every_kind_is_there_in_jax_and_in_numpy_and_has_a_case_here():
+    assert policies.KINDS.keys() == NUMPY_KINDS.keys()
+    kinds = {_trained(case, np.random.default_rng(0))[0].kind for case in CASES}
+    assert kinds == policies.KINDS.keys()
+
+
+class Own(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3)(x)
+
+
+@pytest.mark.parametrize("part", ["flow", "critic"])
+def test_a_network_that_numpy_cannot_compute_is_refused_by_its_name(part):
+    config = ifql.Config(flow=SMALL, critic=SMALL)
+    config = dataclasses.replace(config, **{part: NetConfig(arch=Own)})
+    example = {"observations": jnp.zeros((1, 3)), "actions": jnp.zeros((1, 2))}
+    policy = ifql.policy(config, ifql.init(config, jax.random.key(0), example))
+    with pytest.raises(NotExportable, match=r"Own@\w+ is a network of your own, .* train w"):
+        exporting.check_exportable(policy)
+
+
+def test_a_critic_of_ones_own_does_not_hinder_an_export_that_has_none():
+    config = iql.Config(actor=SMALL, critic=NetConfig(arch=Own))
+    example = {"observations": jnp.zeros((1, 3)), "actions": jnp.zeros((1, 2))}
+    policy = iql.policy(config, iql.init(config, jax.random.key(0), example))
+    description, arrays = exporting.describe(policy, Interface(20.0))
+    assert NumpyPolicy(description, arrays).compute(np.zeros(3)).shape == (2,)
 
 
 def test_a_difference_fails_the_export_and_leaves_the_old_one(tmp_path):
