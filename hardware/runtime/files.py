@@ -39,10 +39,11 @@ def digest(arrays: Mapping[str, np.ndarray], description: Mapping[str, Any] | No
         array = np.ascontiguousarray(arrays[name])
         state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         state.update(array.tobytes())
-    if description is not None:
-        rest = {key: value for key, value in description.items() if key != "sha256"}
-        state.update(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
-    return state.hexdigest()
+    if description is None:
+        return state.hexdigest()
+    rest = {key: value for key, value in description.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(f"{state.hexdigest()}\n{text}".encode()).hexdigest()
 
 
 def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -110,7 +110,8 @@ class ActionSpec:
         """
         share = np.asarray(action, np.float64)
         between = 0.5 * (1.0 - share) * self.low + 0.5 * (1.0 + share) * self.high
-        return np.clip(between, self.low, self.high).astype(self.dtype)
+        out: np.ndarray = np.clip(between, self.low, self.high).astype(self.dtype)
+        return out
 
 
 def _names(about: Mapping[str, Any], size: int) -> tuple[str, ...]:

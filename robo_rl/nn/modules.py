@@ -170,7 +170,7 @@ def _source_of(kind: type) -> str | None:
     if kind.__module__ == "__main__" or kind.__module__.startswith(_LOADED_PREFIX):
         file = getattr(module, "__file__", None)
         return None if file is None else str(pathlib.Path(file).resolve())
-    return kind.__module__
+    return str(kind.__module__)
 
 
 def _digest(source: str, where: str) -> str:

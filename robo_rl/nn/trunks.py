@@ -138,7 +138,7 @@ class Mlp(linen.Module):
 
     def arrays(self, params: Params) -> dict[str, np.ndarray]:
         """`kernel`, `bias`, `norm_scale` and `norm_shift` of each numbered layer."""
-        out = {}
+        out: dict[str, Any] = {}
         for index in range(len(self.hidden)):
             dense = params[f"Dense_{index}"]
             out |= {f"{index}/kernel": dense["kernel"], f"{index}/bias": dense["bias"]}
@@ -210,7 +210,8 @@ class _SimbaBlock(linen.Module):
         inner = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="norm")(x)
         inner = linen.Dense(self.expansion * self.width, kernel_init=init, name="wide")(inner)
         inner = ACTIVATIONS[self.activation](inner)
-        return x + linen.Dense(self.width, kernel_init=init, name="narrow")(inner)
+        out: jax.Array = x + linen.Dense(self.width, kernel_init=init, name="narrow")(inner)
+        return out
 
 
 class Bro(linen.Module):
@@ -269,7 +270,9 @@ class _BroBlock(linen.Module):
         inner = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="first_norm")(inner)
         inner = ACTIVATIONS[self.activation](inner)
         inner = linen.Dense(self.width, kernel_init=init, name="second")(inner)
-        return x + linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="second_norm")(inner)
+        norm = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="second_norm")
+        out: jax.Array = x + norm(inner)
+        return out
 
 
 def check_equal_widths(name: str, hidden: tuple[int, ...]) -> None:

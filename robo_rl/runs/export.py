@@ -5,10 +5,12 @@ passes its loader, so that what is checked is what will run.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +20,9 @@ from robo_rl.nn.apply import ENCODER
 from robo_rl.nn.policies import Policy
 from robo_rl.nn.portable import NotPortable
 from robo_rl.runs import trees
+from robo_rl.runs.specs import ActionSpec, ObservationSpec
 
-FORMAT = 1
+FORMAT = 2
 TOLERANCE = 1e-5
 
 
@@ -40,17 +43,17 @@ class Runnable(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """What the policy reads and writes on the robot."""
+    """What the policy reads and writes where it acts."""
 
     rate_hz: float | None
-    """None where nobody knows it."""
-    observation: Sequence[str] = ()
-    """Name of every entry, if known."""
-    action: Sequence[str] = ()
+    """Of control; None where the environment has no rate."""
+    observation: ObservationSpec = dataclasses.field(default_factory=ObservationSpec)
+    action: ActionSpec = dataclasses.field(default_factory=ActionSpec)
     chunk: int = 1
     """H, the actions that the policy computes at once, to be played in order."""
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Environment, arm spec digest, run, step: whatever a deployment should check or show."""
+    """What is true of it and a deployment should check or show, as JSON: `environment` (id or
+    spec, keywords, step limit, rate), `run`, `step`, and `arm` only where there is one."""
 
     def __post_init__(self) -> None:
         if self.rate_hz is not None and not self.rate_hz > 0.0:
@@ -140,26 +143,24 @@ def describe(policy: Policy, interface: Interface) -> tuple[dict[str, Any], dict
         "format": FORMAT,
         "kind": policy.kind,
         "rate_hz": interface.rate_hz,
-        "observation": {
-            "size": int(arrays["normaliser/mean"].size),
-            "names": list(interface.observation),
-        },
+        "observation": interface.observation.describe(int(arrays["normaliser/mean"].size)),
         "action": {
-            "size": policy.width // interface.chunk,
+            **interface.action.describe(policy.width // interface.chunk),
             "chunk": interface.chunk,
-            "names": list(interface.action),
-            "low": -1.0,
-            "high": 1.0,
         },
         "meta": dict(interface.meta),
         **policy.describe(),
     }
-    for name in ("observation", "action"):
-        names, size = description[name]["names"], description[name]["size"]
-        if names and len(names) != size:
-            raise ValueError(f"export: {len(names)} {name} names for {size} entries")
-    description["sha256"] = trees.digest(arrays)
+    # As it will be read back: tuples are lists, and what JSON cannot hold is found here.
+    description = json.loads(json.dumps(description, allow_nan=False))
+    description["sha256"] = _digest(description, arrays)
     return description, arrays
+
+
+def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Over both files; `robo_rl.hardware.runtime.files.digest` computes the same."""
+    text = json.dumps(description, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(f"{trees.digest(arrays)}\n{text}".encode()).hexdigest()
 
 
 def _difference(

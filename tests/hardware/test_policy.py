@@ -1,19 +1,24 @@
+import io
 import json
 import shutil
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 
+from robo_rl.hardware.runtime import files
 from robo_rl.hardware.runtime.policy import NumpyPolicy, PolicyError, digest
+from robo_rl.hardware.runtime.specs import ActionSpec, ObservationSpec
 
 
 def _description(**more):
     return {
-        "format": 1,
+        "format": 2,
         "kind": "tanh_mlp",
         "rate_hz": 20.0,
         "observation": {"size": 2, "names": []},
-        "action": {"size": 1, "names": [], "low": -1.0, "high": 1.0},
+        "action": {"size": 1, "names": [], "low": [-1.0], "high": [1.0], "dtype": "float32"},
         "policy": {"hidden": [2], "activation": "relu", "layer_norm": "none", "epsilon": 0.0},
         "meta": {},
         **more,
@@ -35,11 +40,16 @@ def _arrays():
 
 @pytest.fixture
 def folder(tmp_path):
-    arrays = _arrays()
-    np.savez(tmp_path / "arrays.npz", **arrays)
-    description = {**_description(), "sha256": digest(arrays)}
-    (tmp_path / "policy.json").write_text(json.dumps(description))
+    _write(tmp_path, _description())
     return tmp_path
+
+
+def _write(folder, description):
+    arrays = _arrays()
+    np.savez(folder / "arrays.npz", **arrays)
+    covered = None if description["format"] == 1 else description
+    description = {**description, "sha256": digest(arrays, covered)}
+    (folder / "policy.json").write_text(json.dumps(description))
 
 
 def test_one_hidden_layer_by_hand(folder):
@@ -126,11 +136,43 @@ def _change_a_weight(folder):
 
 
 def _describe(**more):
+    """A folder that was made so, with the digest of what it holds."""
+    return lambda folder: _write(folder, _description(**more))
+
+
+def _tamper(**more):
+    """One entry changed afterwards."""
+
     def damage(folder):
         path = folder / "policy.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
 
     return damage
+
+
+def _compress(folder):
+    np.savez_compressed(folder / "arrays.npz", **_arrays())
+
+
+def _claim(shape, dtype="<f4", data=b""):
+    """An array whose header says more than there is."""
+
+    def damage(folder):
+        header = io.BytesIO()
+        about = {"descr": dtype, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, about)
+        with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
+            archive.writestr("policy/0/kernel.npy", header.getvalue() + data)
+
+    return damage
+
+
+def _twice(folder):
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(folder / "arrays.npz", "a") as archive,
+    ):
+        archive.writestr("policy/0/bias.npy", archive.read("policy/0/bias.npy"))
 
 
 def _garble(folder):
@@ -150,7 +192,24 @@ def _pickle(folder):
         (_garble, "damaged"),
         (_pickle, "damaged"),
         (_change_a_weight, "does not have the digest"),
+        (_tamper(rate_hz=30.0), "was changed: the folder does not have the digest"),
+        (_tamper(meta={"arm": {"name": "ur5e"}}), "does not have the digest"),
+        (_tamper(action={**_description()["action"], "high": [2.0]}), "does not have the digest"),
+        (_tamper(format=1), "does not have the digest"),
+        (_tamper(rate_hz=np.nan), "holds NaN, which is not a number"),
+        (_tamper(sha256=3), "does not have the digest"),
+        (_compress, r"arrays.npz is compressed, \d+ bytes that say they unpack to \d+"),
+        (_claim((2**40,)), "which is not what its entry holds"),
+        (_claim((-1,)), "which is not what its entry holds"),
+        (_claim((1,), "<U1", b"1234"), "only numbers are read"),
+        (_twice, "holds policy/0/bias twice"),
         (_describe(format=3), "not of format 1 or 2"),
+        (_describe(action={"size": 1, "low": [2.0]}), "low must be below high"),
+        (_describe(action={"size": 1, "low": [1.0, 2.0]}), "low must be 1 finite numbers"),
+        (_describe(action={"size": 1, "dtype": "int32"}), "dtype must be one of floats, got int32"),
+        (_describe(action={"size": 1, "names": ["x", "y"]}), "2 names for 1 entries"),
+        (_describe(action=[]), "damaged"),
+        (_describe(observation={"size": 2, "parts": [{"key": "a", "shape": [3]}]}), "do not add"),
         (_describe(policy={"activation": "relu", "layer_norm": "none"}), "lacks 'hidden'"),
         (_describe(policy={**_description()["policy"], "layer_norm": "x"}), "layer_norm 'x'"),
         (_describe(policy={**_description()["policy"], "arch": "x"}), "unknown architecture 'x'"),
@@ -165,6 +224,90 @@ def test_a_damaged_folder_is_refused_with_its_name(folder, damage, message):
     with pytest.raises(PolicyError, match=message) as caught:
         NumpyPolicy.load(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused_before_it_is_unpacked(folder):
+    """128 MiB of zeros take less than 1 MiB when packed, and no memory goes into them."""
+    path, zeros = folder / "arrays.npz", bytes(2**24)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("policy/0/kernel.npy", "w") as entry,
+    ):
+        for _ in range(8):
+            entry.write(zeros)
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        with pytest.raises(PolicyError, match=r"is compressed, \d+ bytes .* unpack to 134217728"):
+            NumpyPolicy.load(folder)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stored_archive_that_claims_more_than_it_is_is_refused(folder):
+    """The entry's size is changed where the archive lists it; its file stays as small as it was."""
+    path = folder / "arrays.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"1234")
+    data = bytearray(path.read_bytes())
+    listed = data.rindex(b"PK\x01\x02")
+    for offset in (20, 24):  # compressed and uncompressed size
+        data[listed + offset : listed + offset + 4] = (2**30).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(PolicyError, match="says it holds 1073741824 bytes in a file of 1"):
+        NumpyPolicy.load(folder)
+
+
+def test_a_description_of_megabytes_is_not_parsed(folder):
+    (folder / "policy.json").write_text(" " * (files.MAX_DESCRIPTION_BYTES + 1))
+    with pytest.raises(PolicyError, match=r"policy\.json is larger than"):
+        NumpyPolicy.load(folder)
+
+
+def test_a_folder_of_the_first_format_is_still_read(tmp_path):
+    """Its digest is of the arrays alone, its bounds are two numbers."""
+    action = {"size": 1, "names": [], "low": -1.0, "high": 1.0}
+    _write(tmp_path, _description(format=1, action=action))
+    policy = NumpyPolicy.load(tmp_path)
+    np.testing.assert_allclose(policy.act_scaled(np.array([5.0, -3.0])), [np.tanh(1.5)], rtol=1e-6)
+
+
+def test_actions_are_scaled_to_the_bounds_exactly_at_the_ends():
+    """low + (a + 1) / 2 * (high - low) misses these bounds; 0.25 is 5/8 of the way from -2 to 6."""
+    low, high = [-2.0, 0.1, -1e-3], [6.0, 0.7, 1e9]
+    spec = ActionSpec.from_json({"size": 3, "low": low, "high": high, "dtype": "float64"})
+    ends = spec.scaled(np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], np.float32))
+    np.testing.assert_array_equal(ends, [low, high])
+    assert ends.dtype == np.float64
+    assert spec.scaled(np.full(3, 0.25))[0] == 3.0
+    narrow = ActionSpec.from_json({"size": 1, "low": [0.1], "high": [0.7], "dtype": "float32"})
+    assert narrow.scaled(np.ones(1)) == np.float32(0.7)
+    assert narrow.scaled(np.ones(1)).dtype == np.float32
+
+
+def test_the_policy_acts_in_the_bounds_of_its_environment():
+    """tanh(1.5) of the way from the middle 3 to the end 5."""
+    action = {"size": 1, "low": [1.0], "high": [5.0], "dtype": "float64"}
+    policy = NumpyPolicy(_description(action=action), _arrays())
+    got = policy.act_scaled(np.array([5.0, -3.0]))
+    np.testing.assert_allclose(got, [3.0 + 2.0 * np.tanh(1.5)], rtol=1e-6)
+    np.testing.assert_allclose(policy.act(np.array([5.0, -3.0])), [np.tanh(1.5)], rtol=1e-6)
+
+
+def test_a_dict_is_put_in_a_row_in_the_declared_order():
+    parts = [{"key": "b", "shape": []}, {"key": "a/x", "shape": [2, 2]}]
+    spec = ObservationSpec.from_json({"size": 5, "parts": parts})
+    seen = {"a": {"x": np.array([[1.0, 2.0], [3.0, 4.0]]), "y": 9.0}, "b": np.float64(7.0)}
+    np.testing.assert_array_equal(spec.flatten(seen), [7.0, 1.0, 2.0, 3.0, 4.0])
+    many = {"a": {"x": np.zeros((6, 2, 2))}, "b": np.zeros(6)}
+    assert spec.flatten(many).shape == (6, 5)
+    with pytest.raises(ValueError, match="lacks 'a/x'; it must have b, a/x"):
+        spec.flatten({"b": 1.0})
+    with pytest.raises(ValueError, match=r"'a/x'\] must be \(..., 2, 2\), got \(3,\)"):
+        spec.flatten({"a": {"x": np.zeros(3)}, "b": 1.0})
+    with pytest.raises(ValueError, match=r"reads a vector \(..., 5\), got a Dict of a"):
+        ObservationSpec(5).flatten({"a": 1})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -15,6 +15,7 @@ from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.runs import export as exporting
 from robo_rl.runs.export import Interface, NotExportable, ParityError, export
+from robo_rl.runs.specs import ActionSpec, ObservationSpec
 
 NET = NetConfig(hidden=(256, 256))
 GELU = NetConfig(hidden=(512, 512, 512), activation="gelu")
@@ -152,9 +153,18 @@ def test_a_difference_fails_the_export_and_leaves_the_old_one(tmp_path):
 
 
 def test_the_description_says_what_is_read_and_written(tmp_path):
+    """Parts of 25 + 2 * 3 entries; the second action goes from -2 to 6, so 0 is its middle 2."""
     policy, act, observations = _trained("iql", np.random.default_rng(0))
     interface = Interface(
-        20.0, [f"o{i}" for i in range(31)], ["x", "y", "z", "yaw", "gripper"], meta={"arm": "ur5e"}
+        None,
+        ObservationSpec.of_parts({"observation": [25], "goal": (2, 3)}, dtype="float64"),
+        ActionSpec(
+            low=(-1.0, -2.0, 0.0, 0.1, 0.2),
+            high=(1.0, 6.0, 1.0, 0.3, 0.7),
+            names=("x", "y", "z", "yaw", "gripper"),
+            dtype="float64",
+        ),
+        meta={"environment": {"id": "FetchReach-v4", "kwargs": {}, "max_episode_steps": 50}},
     )
     export(
         tmp_path / "p",
@@ -165,17 +175,41 @@ def test_the_description_says_what_is_read_and_written(tmp_path):
         load=NumpyPolicy.load,
     )
     about = json.loads((tmp_path / "p" / "policy.json").read_text())
-    assert about["observation"]["names"][30] == "o30"
-    assert about["action"] == {
-        "size": 5,
-        "names": ["x", "y", "z", "yaw", "gripper"],
-        "low": -1.0,
-        "high": 1.0,
-        "chunk": 1,
+    assert about["observation"] == {
+        "size": 31,
+        "names": [],
+        "parts": [{"key": "observation", "shape": [25]}, {"key": "goal", "shape": [2, 3]}],
+        "dtype": "float64",
+        "frames": 1,
     }
-    assert about["meta"] == {"arm": "ur5e"}
-    with pytest.raises(ValueError, match="2 action names for 5 entries"):
-        exporting.describe(policy, Interface(20.0, action=["x", "y"]))
+    assert about["action"]["names"] == ["x", "y", "z", "yaw", "gripper"]
+    assert about["meta"] == dict(interface.meta)
+    exported = NumpyPolicy.load(tmp_path / "p")
+    assert (exported.rate_hz, exported.observation.dtype) == (None, "float64")
+    row = observations[0].astype(np.float64)
+    seen = {"goal": row[25:].reshape(2, 3), "extra": 0, "observation": row[:25]}
+    np.testing.assert_array_equal(exported.act(seen), exported.act(row))
+    np.testing.assert_array_equal(exported.action.scaled(np.zeros(5))[:2], [0.0, 2.0])
+    np.testing.assert_array_equal(exported.action.scaled(np.ones(5)), interface.action.high)
+    np.testing.assert_array_equal(exported.action.scaled(-np.ones(5)), interface.action.low)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"action": ActionSpec(names=("x", "y"))}, "2 action names for 5 entries"),
+        ({"action": ActionSpec(low=(0.0,))}, "1 action low for 5 entries"),
+        ({"action": ActionSpec(low=(1.0,) * 5)}, "low below high"),
+        ({"action": ActionSpec(high=(float("inf"),) * 5)}, "finite bounds"),
+        ({"observation": ObservationSpec(names=("x",))}, "1 observation names for 31 entries"),
+        ({"observation": ObservationSpec.of_parts({"a": (3, 2)})}, r"hold 6 .* reads 31: a \(3, 2"),
+        ({"meta": {"arm": float("nan")}}, "not JSON compliant"),
+    ],
+)
+def test_a_description_that_is_not_of_the_policy_is_refused(spec, message):
+    policy, _, _ = _trained("iql", np.random.default_rng(0))
+    with pytest.raises(ValueError, match=message):
+        exporting.describe(policy, Interface(20.0, **spec))
 
 
 def test_something_else_is_not_overwritten(tmp_path):
