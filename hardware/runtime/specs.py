@@ -1,6 +1,7 @@
 """What a policy reads and what it does, in the terms of its environment."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,20 +21,15 @@ class ObservationSpec:
     parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Key and shape of every part of a Dict observation, in order; empty where it is a vector.
     Nested keys are joined by "/"."""
-    dtype: str = "float32"
-    """Of what the environment gives; the policy computes in float32."""
-    frames: int = 1
-    """How many of the newest observations stand in the vector, the oldest first."""
 
     @classmethod
     def from_json(cls, about: Mapping[str, Any]) -> "ObservationSpec":
         """Of `policy.json`'s "observation"; of format 1 too."""
         parts = tuple((str(p["key"]), tuple(map(int, p["shape"]))) for p in about.get("parts", ()))
-        size, frames = int(about["size"]), int(about.get("frames", 1))
-        if parts and sum(int(np.prod(shape)) for _, shape in parts) * frames != size:
+        size = int(about["size"])
+        if parts and sum(math.prod(shape) for _, shape in parts) != size:
             raise PolicyError(f"the parts of an observation do not add up to its {size} entries")
-        dtype = np.dtype(str(about.get("dtype", "float32"))).name
-        return cls(size, _names(about, size), parts, dtype, frames)
+        return cls(size, _names(about, size), parts)
 
     def flatten(self, observation: Mapping[str, Any]) -> np.ndarray:
         """A Dict observation, whose parts may have leading axes (..., *shape), as (..., O)."""
@@ -41,11 +37,6 @@ class ObservationSpec:
             raise ValueError(
                 f"NumpyPolicy: it reads a vector (..., {self.size}), got a Dict of "
                 f"{', '.join(map(str, observation)) or 'nothing'}"
-            )
-        if self.frames > 1:
-            raise ValueError(
-                f"NumpyPolicy: it reads {self.frames} observations in a row; stack their vectors, "
-                "the oldest first, and give (..., O)"
             )
         rows = [self._part(observation, key, shape) for key, shape in self.parts]
         return np.concatenate(rows, axis=-1)
@@ -96,8 +87,8 @@ class ActionSpec:
                 raise PolicyError(f"action: {name} must be {size} finite numbers, got {bound}")
             bounds.append(np.broadcast_to(bound, (size,)).copy())
         low, high = bounds
-        if not (low < high).all():
-            raise PolicyError(f"action: low must be below high, got {low} and {high}")
+        if not (low <= high).all():
+            raise PolicyError(f"action: low must not be above high, got {low} and {high}")
         dtype = np.dtype(str(about.get("dtype", "float32")))
         if dtype.kind != "f":
             raise PolicyError(f"action: dtype must be one of floats, got {dtype}")
@@ -108,8 +99,11 @@ class ActionSpec:
 
         In float64, exact at both ends, and then of the environment's type.
         """
-        share = np.asarray(action, np.float64)
-        between = 0.5 * (1.0 - share) * self.low + 0.5 * (1.0 + share) * self.high
+        if (self.low == -1.0).all() and (self.high == 1.0).all():
+            return np.asarray(action, self.dtype)
+        share = (np.asarray(action, np.float64) + 1.0) / 2.0
+        # Not low + share * span: at the ends the bounds come out exactly.
+        between = self.low * (1.0 - share) + self.high * share
         out: np.ndarray = np.clip(between, self.low, self.high).astype(self.dtype)
         return out
 

@@ -176,8 +176,8 @@ class Simba(linen.Module):
         for number in range(len(self.hidden)):
             block = _SimbaBlock(width, self.expansion, self.activation, name=f"block_{number}")
             x = block(x)
-        x = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="norm")(x)
-        return x.reshape(*leading, width)
+        out: jax.Array = linen.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="norm")(x)
+        return out.reshape(*leading, width)
 
     @property
     def head(self) -> str:

@@ -1,9 +1,11 @@
-"""What a policy reads and does, in the terms of its environment: kept by runs and by exports."""
+"""What a policy reads and does, in the terms of its environment, as an export says it."""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from robo_rl.data.spaces import Spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,27 +17,16 @@ class ObservationSpec:
     parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Key and shape of every part of a Dict, in the order in which they are put in a row; nested
     keys are joined by "/". Empty where the environment gives a vector."""
-    dtype: str = "float32"
-    """Of what the environment gives."""
-    frames: int = 1
-    """How many of the newest observations stand in the vector, the oldest first."""
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"ObservationSpec.frames must be >= 1, got {self.frames}")
 
     @classmethod
-    def of_parts(
-        cls, parts: Mapping[str, Sequence[int]], dtype: str = "float32"
-    ) -> "ObservationSpec":
-        """Of a Dict's keys and shapes, in their order."""
-        shapes = tuple((key, tuple(map(int, shape))) for key, shape in parts.items())
-        return cls(parts=shapes, dtype=dtype)
+    def of(cls, spaces: Spaces) -> "ObservationSpec":
+        """Of the spaces that a run has learned from."""
+        return cls(parts=spaces.observation if spaces.flattened else ())
 
     def describe(self, size: int) -> dict[str, Any]:
         """As `policy.json` has it, of a policy that reads `size` entries; ValueError if not so."""
         _fits("observation names", self.names, size)
-        held = sum(math.prod(shape) for _, shape in self.parts) * self.frames
+        held = sum(math.prod(shape) for _, shape in self.parts)
         if self.parts and held != size:
             raise ValueError(
                 f"export: the parts of the observation hold {held} entries and the policy reads "
@@ -45,8 +36,6 @@ class ObservationSpec:
             "size": size,
             "names": list(self.names),
             "parts": [{"key": key, "shape": list(shape)} for key, shape in self.parts],
-            "dtype": self.dtype,
-            "frames": self.frames,
         }
 
 
@@ -63,16 +52,21 @@ class ActionSpec:
     dtype: str = "float32"
     """Of what the environment takes."""
 
+    @classmethod
+    def of(cls, spaces: Spaces) -> "ActionSpec":
+        """Of the spaces that a run has learned from."""
+        return cls(spaces.low, spaces.high, dtype=spaces.action_dtype)
+
     def describe(self, size: int) -> dict[str, Any]:
         """As `policy.json` has it, of a policy that gives `size` numbers; ValueError if not so."""
         for name, values in (("names", self.names), ("low", self.low), ("high", self.high)):
             _fits(f"action {name}", values, size)
         low, high = (list(self.low) or [-1.0] * size), (list(self.high) or [1.0] * size)
         if not all(map(math.isfinite, [*low, *high])) or any(
-            a >= b for a, b in zip(low, high, strict=True)
+            a > b for a, b in zip(low, high, strict=True)
         ):
             raise ValueError(
-                f"export: actions need finite bounds with low below high, got {low} and {high}"
+                f"export: actions need finite bounds, none low above high, got {low} and {high}"
             )
         return {
             "size": size,

@@ -13,6 +13,7 @@ from robo_rl.learn.contract import Agent, State
 from robo_rl.nn import policies
 from robo_rl.runs import configs, samples
 from robo_rl.runs import export as exporting
+from robo_rl.runs.specs import ActionSpec, ObservationSpec
 from robo_rl.workflow import environment
 from robo_rl.workflow.run import Run, load_run
 
@@ -40,6 +41,8 @@ def export(
     number = run.directory.checkpoints.latest() if step is None else step
     interface = exporting.Interface(
         rate_hz=run.directory.config.get("rate_hz"),
+        observation=ObservationSpec.of(run.spaces),
+        action=ActionSpec.of(run.spaces),
         chunk=run.chunk,
         meta={
             "env": None if run.env is None else run.env.to_json(),

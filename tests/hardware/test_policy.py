@@ -204,7 +204,7 @@ def _pickle(folder):
         (_claim((1,), "<U1", b"1234"), "only numbers are read"),
         (_twice, "holds policy/0/bias twice"),
         (_describe(format=3), "not of format 1 or 2"),
-        (_describe(action={"size": 1, "low": [2.0]}), "low must be below high"),
+        (_describe(action={"size": 1, "low": [2.0]}), "low must not be above high"),
         (_describe(action={"size": 1, "low": [1.0, 2.0]}), "low must be 1 finite numbers"),
         (_describe(action={"size": 1, "dtype": "int32"}), "dtype must be one of floats, got int32"),
         (_describe(action={"size": 1, "names": ["x", "y"]}), "2 names for 1 entries"),

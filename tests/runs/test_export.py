@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import bc, famo2o, flowbc, fql, ifql, iql, qc, residual, sac
+from robo_rl.data.spaces import Spaces
 from robo_rl.hardware.runtime.kinds import KINDS as NUMPY_KINDS
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.nn import policies
@@ -155,15 +156,13 @@ def test_a_difference_fails_the_export_and_leaves_the_old_one(tmp_path):
 def test_the_description_says_what_is_read_and_written(tmp_path):
     """Parts of 25 + 2 * 3 entries; the second action goes from -2 to 6, so 0 is its middle 2."""
     policy, act, observations = _trained("iql", np.random.default_rng(0))
+    low, high = (-1.0, -2.0, 0.0, 0.1, 0.2), (1.0, 6.0, 1.0, 0.3, 0.7)
+    spaces = Spaces((("observation", (25,)), ("goal", (2, 3))), (), low, high, "float64")
+    action = dataclasses.replace(ActionSpec.of(spaces), names=("x", "y", "z", "yaw", "gripper"))
     interface = Interface(
         None,
-        ObservationSpec.of_parts({"observation": [25], "goal": (2, 3)}, dtype="float64"),
-        ActionSpec(
-            low=(-1.0, -2.0, 0.0, 0.1, 0.2),
-            high=(1.0, 6.0, 1.0, 0.3, 0.7),
-            names=("x", "y", "z", "yaw", "gripper"),
-            dtype="float64",
-        ),
+        ObservationSpec.of(spaces),
+        action,
         meta={"environment": {"id": "FetchReach-v4", "kwargs": {}, "max_episode_steps": 50}},
     )
     export(
@@ -179,19 +178,17 @@ def test_the_description_says_what_is_read_and_written(tmp_path):
         "size": 31,
         "names": [],
         "parts": [{"key": "observation", "shape": [25]}, {"key": "goal", "shape": [2, 3]}],
-        "dtype": "float64",
-        "frames": 1,
     }
     assert about["action"]["names"] == ["x", "y", "z", "yaw", "gripper"]
     assert about["meta"] == dict(interface.meta)
     exported = NumpyPolicy.load(tmp_path / "p")
-    assert (exported.rate_hz, exported.observation.dtype) == (None, "float64")
+    assert (exported.rate_hz, exported.action.dtype) == (None, "float64")
     row = observations[0].astype(np.float64)
     seen = {"goal": row[25:].reshape(2, 3), "extra": 0, "observation": row[:25]}
     np.testing.assert_array_equal(exported.act(seen), exported.act(row))
-    np.testing.assert_array_equal(exported.action.scaled(np.zeros(5))[:2], [0.0, 2.0])
-    np.testing.assert_array_equal(exported.action.scaled(np.ones(5)), interface.action.high)
-    np.testing.assert_array_equal(exported.action.scaled(-np.ones(5)), interface.action.low)
+    for actions in (np.ones(5), -np.ones(5), np.random.default_rng(0).uniform(-1, 1, (100, 5))):
+        np.testing.assert_array_equal(exported.action.scaled(actions), spaces.from_unit(actions))
+    np.testing.assert_array_equal(exported.act(seen), exported.compute(spaces.read(seen)))
 
 
 @pytest.mark.parametrize(
@@ -199,10 +196,10 @@ def test_the_description_says_what_is_read_and_written(tmp_path):
     [
         ({"action": ActionSpec(names=("x", "y"))}, "2 action names for 5 entries"),
         ({"action": ActionSpec(low=(0.0,))}, "1 action low for 5 entries"),
-        ({"action": ActionSpec(low=(1.0,) * 5)}, "low below high"),
+        ({"action": ActionSpec(low=(1.5,) * 5)}, "none low above high"),
         ({"action": ActionSpec(high=(float("inf"),) * 5)}, "finite bounds"),
         ({"observation": ObservationSpec(names=("x",))}, "1 observation names for 31 entries"),
-        ({"observation": ObservationSpec.of_parts({"a": (3, 2)})}, r"hold 6 .* reads 31: a \(3, 2"),
+        ({"observation": ObservationSpec(parts=(("a", (3, 2)),))}, r"hold 6 .* reads 31: a \(3, 2"),
         ({"meta": {"arm": float("nan")}}, "not JSON compliant"),
     ],
 )
