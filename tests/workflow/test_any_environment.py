@@ -44,6 +44,10 @@ def test_a_policy_of_a_dict_environment_goes_all_the_way_and_acts_in_its_units(
     spaces = load_run(out).spaces
     action = spaces.from_unit(policy.act(spaces.read(observation)))
     assert env.action_space.contains(action)
+    policy.reset()
+    # The folder alone knows order and bounds: whoever deploys it needs no `spaces`.
+    np.testing.assert_array_equal(policy.act_scaled(observation), action)
+    assert policy.act_scaled(observation).dtype == env.action_space.dtype
     meta = policy.description["meta"]
     assert meta["env"]["id"] == "probe/Pointed-v0"
     assert "arm" not in meta
