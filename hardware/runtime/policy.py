@@ -29,7 +29,7 @@ class NumpyPolicy:
     """A policy that acts with NumPy alone. The goal, where there is one, is in the observation.
 
     `compute` is a pure function. `act` is for control: it plays chunks of actions open loop and
-    draws the noise of a stochastic policy, both from the last `reset` on. `act_scaled` is `act` in
+    draws the noise of a stochastic policy, both from the last `reset` on. Called, it acts in
     the environment's own bounds.
     """
 
@@ -101,7 +101,7 @@ class NumpyPolicy:
             self._queue = list(np.moveaxis(actions, -2, 0))
         return self._queue.pop(0)
 
-    def act_scaled(self, observation: np.ndarray | Mapping[str, Any]) -> np.ndarray:
+    def __call__(self, observation: np.ndarray | Mapping[str, Any]) -> np.ndarray:
         """`act` (..., A) between the bounds of the environment's actions, and of their type."""
         return self.action.scaled(self.act(observation))
 

@@ -270,7 +270,7 @@ def test_a_folder_of_the_first_format_is_still_read(tmp_path):
     action = {"size": 1, "names": [], "low": -1.0, "high": 1.0}
     _write(tmp_path, _description(format=1, action=action))
     policy = NumpyPolicy.load(tmp_path)
-    np.testing.assert_allclose(policy.act_scaled(np.array([5.0, -3.0])), [np.tanh(1.5)], rtol=1e-6)
+    np.testing.assert_allclose(policy(np.array([5.0, -3.0])), [np.tanh(1.5)], rtol=1e-6)
 
 
 def test_actions_are_scaled_to_the_bounds_exactly_at_the_ends():
@@ -290,7 +290,7 @@ def test_the_policy_acts_in_the_bounds_of_its_environment():
     """tanh(1.5) of the way from the middle 3 to the end 5."""
     action = {"size": 1, "low": [1.0], "high": [5.0], "dtype": "float64"}
     policy = NumpyPolicy(_description(action=action), _arrays())
-    got = policy.act_scaled(np.array([5.0, -3.0]))
+    got = policy(np.array([5.0, -3.0]))
     np.testing.assert_allclose(got, [3.0 + 2.0 * np.tanh(1.5)], rtol=1e-6)
     np.testing.assert_allclose(policy.act(np.array([5.0, -3.0])), [np.tanh(1.5)], rtol=1e-6)
 

@@ -41,13 +41,14 @@ def test_a_policy_of_a_dict_environment_goes_all_the_way_and_acts_in_its_units(
     policy = robo_rl.load_policy(robo_rl.export(load_run(tmp_path / "online")))
     env = robo_rl.make_env(robo_rl.open_dataset(name))
     observation, _ = env.reset(seed=0)
+    action = policy(observation)
     spaces = load_run(out).spaces
-    action = spaces.from_unit(policy.act(spaces.read(observation)))
+    expected = spaces.from_unit(policy.act(spaces.read(observation)))
     assert env.action_space.contains(action)
     policy.reset()
     # The folder alone knows order and bounds: whoever deploys it needs no `spaces`.
-    np.testing.assert_array_equal(policy.act_scaled(observation), action)
-    assert policy.act_scaled(observation).dtype == env.action_space.dtype
+    np.testing.assert_array_equal(action, expected)
+    assert action.dtype == env.action_space.dtype
     meta = policy.description["meta"]
     assert meta["env"]["id"] == "probe/Pointed-v0"
     assert "arm" not in meta
