@@ -11,8 +11,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from robo_rl.agents import checks, iql, sac
-from robo_rl.nn import critics, distributions, optimise
+from robo_rl.agents import checks, sac
+from robo_rl.nn import critics, distributions, losses, optimise
 from robo_rl.nn.apply import Batch, Metrics, Params
 from robo_rl.nn.networks import NetConfig
 
@@ -69,7 +69,7 @@ def _actor_step(
         critics.q(config.critic, state.params["critic"], "min", obs, some)
         for some in (actions, own)
     )
-    weight = iql.advantage_weight(q - value, config.inverse_temperature, config.weight_clip)
+    weight = losses.advantage_weight(q - value, config.inverse_temperature, config.weight_clip)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         actor_loss = -jnp.mean(weight * log_prob(config, params, obs, actions))
@@ -97,7 +97,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         config.critic, state.target_critic, subset_key, config.subset, next_obs, next_actions
     )
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
     critic, opt, metrics = critics.regress(
         config.critic,
         state.params["critic"],

@@ -14,13 +14,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from robo_rl.agents import checks, iql, sac
-from robo_rl.nn import critics, distributions, optimise
+from robo_rl.agents import checks, sac
+from robo_rl.nn import critics, distributions, losses, optimise
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble, subset
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 
-_MAX_MULTIPLIER = 1e6
 _BLOCK = 768
 """Sampled actions that a CPU's caches hold the activations of (docs/performance.md)."""
 
@@ -67,21 +66,6 @@ class Config(sac.Config):
         if not math.isfinite(self.gap):
             raise ValueError(f"{name}.gap must be finite, got {self.gap}")
         checks.positive(f"{name}.multiplier_lr", self.multiplier_lr)
-
-
-def soft_maximum(
-    sampled: jax.Array, log_density: jax.Array, data: jax.Array, importance: bool
-) -> jax.Array:
-    """Soft maximum (N, B) of Q over actions; sampled (N, B, M), log_density (B, M), data (N, B)."""
-    if importance:
-        return jax.nn.logsumexp(sampled - log_density[None], axis=-1)
-    every = jnp.concatenate([sampled, data[..., None]], axis=-1)
-    return jax.nn.logsumexp(every, axis=-1) - math.log(every.shape[-1])
-
-
-def multiplier_loss(log_multiplier: jax.Array, excess: jax.Array) -> jax.Array:
-    """-alpha' * excess: raises alpha' while the regulariser is above its gap."""
-    return -jnp.clip(jnp.exp(log_multiplier), 0.0, _MAX_MULTIPLIER) * excess
 
 
 def init(
@@ -142,7 +126,7 @@ def critic_step(
     actions, actor = batch["actions"], state.params["actor"]
     discounts = batch.get("discounts", config.discount)
     next_q = _next_q(config, state, next_obs, backup_key)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
 
     # Outside of the loss: the actor gets no gradient from the regulariser.
     shape = (actions.shape[0], config.samples, actions.shape[-1])
@@ -161,7 +145,7 @@ def critic_step(
         **{name: batch[name] for name in ("returns",) if name in batch},
     }
     multiplier = jnp.exp(state.params["multiplier"]) if config.lagrange else jnp.ones(())
-    factor = config.weight * jnp.clip(multiplier, 0.0, _MAX_MULTIPLIER)
+    factor = config.weight * jnp.clip(multiplier, 0.0, losses.MAX_MULTIPLIER)
 
     def loss(params: Params, rows: Batch) -> tuple[jax.Array, Metrics]:
         obs, net = rows["observations"], Scalar(config.critic)
@@ -170,7 +154,7 @@ def critic_step(
         bound: Metrics = {}
         if "returns" in rows:
             q_sampled, bound = _calibrated(q_sampled, rows["returns"], 2 * config.samples)
-        excess = soft_maximum(q_sampled, rows["log_density"], q, config.importance) - q
+        excess = losses.soft_maximum(q_sampled, rows["log_density"], q, config.importance) - q
         regulariser = jnp.mean(jnp.clip(excess, config.clip_low, config.clip_high))
         td_loss = jnp.mean(jnp.square(q - rows["target"][None]))
         critic_loss = td_loss + factor * regulariser
@@ -220,7 +204,7 @@ def _calibrated(
 
 def _multiplier_step(config: Config, state: State, regulariser: jax.Array) -> State:
     excess = config.weight * (regulariser - config.gap)
-    slope = jax.grad(multiplier_loss)(state.params["multiplier"], excess)
+    slope = jax.grad(losses.multiplier_loss)(state.params["multiplier"], excess)
     multiplier, opt = optimise.adam_step(
         state.params["multiplier"], slope, state.opt["multiplier"], config.multiplier_lr
     )

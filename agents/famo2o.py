@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
-from robo_rl.agents.sac import temperature_loss
-from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
@@ -129,7 +128,7 @@ def _balance_step(
     balance, balance_opt, metrics = optimise.gradient_step(
         loss, state.params["balance"], state.opt["balance"], config.actor_lr
     )
-    slope = jax.grad(temperature_loss)(
+    slope = jax.grad(losses.temperature_loss)(
         state.params["temperature"], metrics["balance_entropy"], config.target_entropy
     )
     log_temperature, temperature_opt = optimise.adam_step(
@@ -160,7 +159,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     q = iql.target_q(config, state, subset_key, obs, actions)
     value, value_opt, value_metrics = iql.value_step(
-        config, state, obs, q, lambda difference: iql.expectile_loss(difference, config.expectile)
+        config, state, obs, q, lambda u: losses.expectile_loss(u, config.expectile)
     )
     v_both: jax.Array = apply(Scalar(config.critic), value, both)
     v, next_v = v_both[:rows], v_both[rows:]
@@ -168,12 +167,12 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     coefficient = _coefficients(config, state, obs, coefficient_key)
     exponent = jnp.squeeze(coefficient, axis=-1) * (q - v)
-    weight = iql.advantage_weight(exponent, 1.0, config.weight_clip)
+    weight = losses.advantage_weight(exponent, 1.0, config.weight_clip)
     inputs = _family_input(config, obs, coefficient)
     actor, actor_opt, actor_metrics = iql.actor_step(config, state, inputs, actions, weight)
 
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_v)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_v)
     critic, critic_opt, critic_metrics = iql.critic_step(config, state, obs, actions, target)
 
     metrics = {

@@ -12,11 +12,10 @@ conjugates that grow linearly or quadratically. With lambda in (0, 1) and u = q 
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
-from robo_rl.agents.xql import huber_loss
+from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
 
 DIVERGENCES = ("total_variation", "chi_square")
@@ -54,26 +53,15 @@ class Config(iql.Common):
         checks.not_negative("fdvl.Config.temperature", self.temperature)
 
 
-def total_variation_loss(difference: jax.Array, lam: float) -> jax.Array:
-    """lambda * max(u, 0) - (1 - lambda) * u, element by element, for u = q - v."""
-    return lam * jnp.maximum(difference, 0.0) - (1.0 - lam) * difference
-
-
-def chi_square_loss(difference: jax.Array, lam: float) -> jax.Array:
-    """lambda * 1[u > 0] (u + u^2 / 4) - (1 - lambda) * u, element by element, for u = q - v."""
-    positive = jnp.maximum(difference, 0.0)
-    return lam * (positive + 0.25 * jnp.square(positive)) - (1.0 - lam) * difference
-
-
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`iql.step` with the loss of V that belongs to the divergence."""
     tv = config.divergence == "total_variation"
-    value_loss = total_variation_loss if tv else chi_square_loss
+    value_loss = losses.total_variation_loss if tv else losses.chi_square_loss
     return iql.step(
         config,
         state,
         batch,
         temperature=config.temperature,
         value_loss=lambda u: value_loss(u, config.lam),
-        critic_loss=(lambda u: huber_loss(u, config.huber)) if config.huber else jnp.square,
+        critic_loss=(lambda u: losses.huber_loss(u, config.huber)) if config.huber else jnp.square,
     )

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks, iql
-from robo_rl.nn import critics, flow, optimise, policies
+from robo_rl.agents import checks
+from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity_for
@@ -82,14 +82,6 @@ def distillation_loss(actions: jax.Array, flow_actions: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(actions - flow_actions))
 
 
-def q_loss(q: jax.Array, normalise: bool) -> jax.Array:
-    """-mean of q (B,), divided by mean |q| if asked for."""
-    if not normalise:
-        return -jnp.mean(q)
-    scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))  # a weight: the actor must not lower it
-    return -jnp.mean(q) / scale
-
-
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -129,7 +121,7 @@ def _actor_step(
         distance = distillation_loss(actions, target)
         clipped = jnp.clip(actions, -1.0, 1.0)
         q = critics.q(config.critic, state.params["critic"], "mean", obs, clipped)
-        climbed = q_loss(q, config.normalise_q)
+        climbed = -losses.relative_q(q) if config.normalise_q else -jnp.mean(q)
         actor_loss = config.alpha * distance + climbed
         return actor_loss, {
             "actor_loss": actor_loss,
@@ -162,7 +154,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     next_actions = jnp.clip(_one_step(config, old["actor"], next_obs, next_noise), -1.0, 1.0)
     next_q = critics.q(config.critic, state.target_critic, config.aggregate, next_obs, next_actions)
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
     critic, critic_opt, critic_metrics = critics.regress(
         config.critic,
         old["critic"],

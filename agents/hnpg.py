@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from robo_rl.agents import checks, iql, ppo
-from robo_rl.nn import distributions, natural, optimise, policies
+from robo_rl.agents import checks
+from robo_rl.nn import distributions, losses, natural, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -89,7 +89,7 @@ def returns(
     rewards: jax.Array, next_v: jax.Array, masks: jax.Array, ends: jax.Array, discount: float
 ) -> jax.Array:
     """Monte-Carlo returns (B,): the rewards up to a row that ends, and V behind it if unmasked."""
-    return ppo.gae(rewards, jnp.zeros_like(rewards), ends * next_v, masks, ends, discount, 1.0)
+    return losses.gae(rewards, jnp.zeros_like(rewards), ends * next_v, masks, ends, discount, 1.0)
 
 
 def critic_loss(
@@ -176,7 +176,7 @@ def _fit(config: Config, state: State, batch: Batch, key: jax.Array) -> tuple[St
     def iteration(carry: State, action_key: jax.Array) -> tuple[State, Metrics]:
         actions = _draw(config, state.params["actor"], next_obs, action_key, 1)[0]
         next_q = _q(config, carry.params["critic"], next_obs, actions)
-        td = iql.td_target(batch["rewards"], config.discount, batch["masks"], next_q)
+        td = losses.td_target(batch["rewards"], config.discount, batch["masks"], next_q)
         target = jnp.where(batch["offline"] > 0.0, td, observed)  # of Q before: no gradient
 
         def loss(params: Params) -> tuple[jax.Array, Metrics]:
@@ -204,7 +204,7 @@ def _advantages(
     obs, offline = batch["observations"], batch["offline"]
     v = _v(config, state.params, obs, v_key)
     next_v = _v(config, state.params, batch["next_observations"], next_key)
-    rollout = ppo.gae(
+    rollout = losses.gae(
         batch["rewards"],
         v,
         next_v,

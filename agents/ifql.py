@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks, iql
-from robo_rl.nn import critics, flow, optimise, policies
+from robo_rl.agents import checks
+from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -90,7 +90,7 @@ def _value_step(
 ) -> tuple[Params, optax.OptState, Metrics]:
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         v: jax.Array = apply(Scalar(config.critic), params, obs)
-        value_loss = jnp.mean(iql.expectile_loss(q - v, config.expectile))
+        value_loss = jnp.mean(losses.expectile_loss(q - v, config.expectile))
         return value_loss, {"value_loss": value_loss, "v": jnp.mean(v)}
 
     return optimise.gradient_step(
@@ -114,7 +114,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
     next_v: jax.Array = apply(Scalar(config.critic), old["value"], next_obs)
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_v)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_v)
     critic, critic_opt, critic_metrics = critics.regress(
         config.critic, old["critic"], state.opt["critic"], rate, target, obs, actions
     )

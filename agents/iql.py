@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import critics, distributions, optimise, policies
+from robo_rl.nn import critics, distributions, losses, optimise, policies
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -99,24 +99,6 @@ class State:
     normaliser: Normaliser
     key: jax.Array
     step: jax.Array
-
-
-def expectile_loss(difference: jax.Array, expectile: float) -> jax.Array:
-    """|tau - 1[u < 0]| u^2, element by element, for u = q - v."""
-    weight = jnp.where(difference < 0.0, 1.0 - expectile, expectile)
-    return weight * jnp.square(difference)
-
-
-def advantage_weight(advantage: jax.Array, temperature: float, clip: float) -> jax.Array:
-    """min(exp(beta * A), clip): the bound is on the weight, not on the advantage."""
-    return jnp.minimum(jnp.exp(temperature * advantage), clip)
-
-
-def td_target(
-    rewards: jax.Array, discounts: jax.Array | float, masks: jax.Array, next_v: jax.Array
-) -> jax.Array:
-    """r + discount * mask * V(s') (B,); the mask is 0 where the episode terminated."""
-    return rewards + discounts * masks * next_v
 
 
 def _actor(config: Common, action_dim: int) -> Actor:
@@ -234,11 +216,11 @@ def step(
     # The new V, outside of every gradient: it weighs the actor's loss and is the critics' target.
     v_both: jax.Array = apply(Scalar(config.critic), value, both)
     v, next_v = v_both[:rows], v_both[rows:]
-    weight = advantage_weight(q - v, temperature, config.weight_clip)
+    weight = losses.advantage_weight(q - v, temperature, config.weight_clip)
     actor, actor_opt, actor_metrics = actor_step(config, state, obs, actions, weight)
 
     discounts = batch.get("discounts", config.discount)
-    target = td_target(batch["rewards"], discounts, batch["masks"], next_v)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_v)
     critic, critic_opt, critic_metrics = critic_step(
         config, state, obs, actions, target, critic_loss
     )
@@ -269,7 +251,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         state,
         batch,
         temperature=config.temperature,
-        value_loss=lambda difference: expectile_loss(difference, config.expectile),
+        value_loss=lambda u: losses.expectile_loss(u, config.expectile),
     )
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import distributions, optimise, policies
+from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -92,55 +92,6 @@ class State:
     step: jax.Array
 
 
-def gae(
-    rewards: jax.Array,
-    values: jax.Array,
-    next_values: jax.Array,
-    masks: jax.Array,
-    ends: jax.Array,
-    discount: float,
-    gae_lambda: float,
-) -> jax.Array:
-    """Generalised advantages (T,) of rows in the order of time.
-
-    delta_t = r_t + discount * mask_t * V(s'_t) - V(s_t) and
-    A_t = delta_t + discount * lambda * (1 - end_t) * A_(t+1). A mask of 0 (terminated) takes the
-    bootstrap away, an end of 1 (also a time limit, or the rollout's last row) stops the recursion.
-    With lambda = 1, A + V is the Monte-Carlo return, bootstrapped where a row ends unterminated.
-    """
-    deltas = rewards + discount * masks * next_values - values
-    kept = discount * gae_lambda * (1.0 - ends)
-
-    def back(following: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        delta, keep = row
-        advantage = delta + keep * following
-        return advantage, advantage
-
-    _, advantages = jax.lax.scan(back, jnp.zeros_like(deltas[0]), (deltas, kept), reverse=True)
-    return advantages
-
-
-def clipped_surrogate(
-    log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: float
-) -> jax.Array:
-    """min(rho A, clip(rho, 1 - clip, 1 + clip) A) element by element, to be maximised.
-
-    rho = exp(log_prob - old_log_prob). Beyond the clip, a ratio that has already moved the way the
-    advantage points gets no gradient; one that moved the wrong way keeps it.
-    """
-    ratio = jnp.exp(log_prob - old_log_prob)
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
-
-
-def value_loss(v: jax.Array, old_v: jax.Array, returns: jax.Array, clip: float) -> jax.Array:
-    """max((V - R)^2, (old V + clip(V - old V, -clip, clip) - R)^2) / 2; clip 0 is (V - R)^2 / 2."""
-    loss = jnp.square(v - returns)
-    if clip > 0.0:
-        near = old_v + jnp.clip(v - old_v, -clip, clip)
-        loss = jnp.maximum(loss, jnp.square(near - returns))
-    return 0.5 * loss
-
-
 def explained_variance(predicted: jax.Array, observed: jax.Array) -> jax.Array:
     """1 - Var(observed - predicted) / Var(observed); 0 where there is nothing to explain."""
     spread = jnp.var(observed)
@@ -185,7 +136,7 @@ def _rollout(config: Config, state: State, batch: Batch) -> Batch:
     scalar, params = Scalar(config.value), state.params["value"]
     v: jax.Array = apply(scalar, params, obs)
     next_v: jax.Array = apply(scalar, params, state.normaliser(batch["next_observations"]))
-    advantage = gae(
+    advantage = losses.gae(
         config.reward_scale * batch["rewards"],
         v,
         next_v,
@@ -214,7 +165,7 @@ def _actor_step(config: Config, state: State, rows: Batch) -> tuple[State, Metri
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         mean, log_std = distribution(config, params, rows["obs"])
         log_prob = distributions.clipped_normal_log_prob(rows["actions"], mean, log_std)
-        gain = clipped_surrogate(log_prob, rows["log_prob"], rows["advantage"], config.clip)
+        gain = losses.clipped_surrogate(log_prob, rows["log_prob"], rows["advantage"], config.clip)
         entropy = jnp.mean(distributions.normal_entropy(log_std))
         actor_loss = -jnp.mean(gain) - config.entropy_weight * entropy
         ratio = jnp.exp(log_prob - rows["log_prob"])
@@ -236,7 +187,7 @@ def _value_step(config: Config, state: State, rows: Batch) -> tuple[State, Metri
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         v: jax.Array = apply(Scalar(config.value), params, rows["obs"])
-        mean = jnp.mean(value_loss(v, rows["v"], rows["returns"], config.value_clip))
+        mean = jnp.mean(losses.clipped_value_loss(v, rows["v"], rows["returns"], config.value_clip))
         return mean, {"value_loss": mean}
 
     rate = optimise.linear(config.value_lr, state.step, config.decay_steps)

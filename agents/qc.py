@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks, iql
-from robo_rl.nn import critics, flow, optimise, policies
+from robo_rl.agents import checks
+from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -87,7 +87,7 @@ def _target(config: Config, state: State, batch: Batch, key: jax.Array) -> jax.A
     next_obs = state.normaliser(batch["next_observations"])
     next_q = critics.q(config.critic, state.target_critic, config.aggregate, next_obs, chosen)
     discounts = batch.get("discounts", config.discount)
-    return iql.td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    return losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
 
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:

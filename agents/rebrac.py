@@ -16,8 +16,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from robo_rl.agents import checks, iql, td3bc
-from robo_rl.nn import critics, optimise, policies, slices
+from robo_rl.agents import checks, td3bc
+from robo_rl.nn import critics, losses, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
@@ -82,7 +82,7 @@ def actor_loss(
 ) -> tuple[jax.Array, Metrics]:
     """weight * mean distance - mean(Q) / mean |Q|; q (B,) is the minimum over the critics."""
     far = jnp.mean(distance(predicted, actions))
-    loss = weight * far - td3bc.scaled(q)
+    loss = weight * far - losses.relative_q(q)
     return loss, {"actor_loss": loss, "bc_distance": far}
 
 
@@ -110,7 +110,7 @@ def _critic_step(
     )
     penalty = distance(actions, batch["next_actions"])
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(
+    target = losses.td_target(
         batch["rewards"], discounts, batch["masks"], next_q - config.critic_bc_weight * penalty
     )
     state, metrics = td3bc.fit(config, state, target, obs, batch["actions"])

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
-from robo_rl.nn import policies
+from robo_rl.nn import losses, policies
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 
@@ -102,7 +102,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         state,
         {**batch, "rewards": rewards},
         temperature=config.temperature,
-        value_loss=lambda u: iql.expectile_loss(u, config.expectile),
+        value_loss=lambda u: losses.expectile_loss(u, config.expectile),
         critic_loss=lambda u: q_loss(u, signs),
     )
 

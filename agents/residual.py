@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import critics, distributions, optimise, policies, slices
+from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     ENCODER,
     Batch,
@@ -288,7 +288,7 @@ def _critic_step(
     )
     discounts = batch.get("discounts", config.discount)
     # Outside of the loss: targets get no gradient.
-    target = batch["rewards"] + discounts * batch["masks"] * jnp.min(next_q, axis=0)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], jnp.min(next_q, axis=0))
     target = jnp.clip(target, config.target_low, config.target_high)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:

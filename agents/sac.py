@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
-from robo_rl.nn import critics, distributions, optimise, policies, slices
+from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     ENCODER,
     Batch,
@@ -135,20 +135,6 @@ def seen(config: Config, params: Params, obs: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(features(config.critic.encoder, params["critic"], obs))
 
 
-def td_target(
-    rewards: jax.Array, discounts: jax.Array | float, masks: jax.Array, next_q: jax.Array
-) -> jax.Array:
-    """r + discount * mask * min over critics (B,); next_q is (Z, B)."""
-    return rewards + discounts * masks * jnp.min(next_q, axis=0)
-
-
-def temperature_loss(
-    log_temperature: jax.Array, entropy: jax.Array, target_entropy: float
-) -> jax.Array:
-    """alpha * (H - target): lowers alpha while the policy is more random than the target."""
-    return jnp.exp(log_temperature) * (entropy - target_entropy)
-
-
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -191,7 +177,7 @@ def _critic_step(
         next_q = next_q - jnp.exp(state.params["temperature"]) * log_prob[None]
     discounts = batch.get("discounts", config.discount)
     # Outside of the loss: neither the target critics nor the actor get a gradient from it.
-    target = td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], jnp.min(next_q, axis=0))
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         q = apply_ensemble(Scalar(config.critic), params, obs, batch["actions"])  # (N, B)
@@ -233,7 +219,7 @@ def _actor_step(config: Config, state: S, batch: Batch, key: jax.Array) -> tuple
         loss, state.params["actor"], state.opt["actor"], config.actor_lr
     )
     target_entropy = config.target_entropy_per_dim * actions.shape[-1]
-    slope = jax.grad(temperature_loss)(
+    slope = jax.grad(losses.temperature_loss)(
         state.params["temperature"], metrics["entropy"], target_entropy
     )
     log_temperature, temperature_opt = optimise.adam_step(

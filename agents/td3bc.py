@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks, iql
-from robo_rl.nn import critics, distributions, optimise, policies, slices
+from robo_rl.agents import checks
+from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
     Metrics,
@@ -100,14 +100,8 @@ def actor_loss(
     gradient, or the actor could lower the loss by it.
     """
     error = jnp.mean(jnp.square(predicted - actions))
-    loss = -alpha * scaled(q) + error
+    loss = -alpha * losses.relative_q(q) + error
     return loss, {"actor_loss": loss, "action_mse": error}
-
-
-def scaled(q: jax.Array) -> jax.Array:
-    """mean(Q) / mean |Q|, the divisor outside of the gradient. A Q of 0 everywhere stays 0."""
-    size = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
-    return jnp.mean(q) / jnp.maximum(size, 1e-6)
 
 
 def init(
@@ -153,7 +147,7 @@ def _critic_step(
         config.critic, state.target["critic"], subset_key, config.subset, next_obs, actions
     )
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_q)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
     return fit(config, state, target, obs, batch["actions"])
 
 

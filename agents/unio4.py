@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks, iql, ppo
-from robo_rl.nn import critics, distributions, dynamics, optimise, policies
+from robo_rl.agents import checks
+from robo_rl.nn import critics, distributions, dynamics, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -154,7 +154,7 @@ def policy_loss(
 ) -> jax.Array:
     """Sum over the policies of minus the mean clipped surrogate, all (M, B)."""
     log_ratio = jnp.clip(log_prob - old_log_prob, -_LOG_RATIO_MAX, _LOG_RATIO_MAX)
-    surrogate = ppo.clipped_surrogate(old_log_prob + log_ratio, old_log_prob, advantage, clip)
+    surrogate = losses.clipped_surrogate(old_log_prob + log_ratio, old_log_prob, advantage, clip)
     return -jnp.sum(jnp.mean(surrogate, axis=1))
 
 
@@ -256,7 +256,7 @@ def _critic_step(
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         v: jax.Array = apply(Scalar(config.value), params, obs)
-        value_loss = jnp.mean(iql.expectile_loss(q - v, config.expectile))
+        value_loss = jnp.mean(losses.expectile_loss(q - v, config.expectile))
         return value_loss, {"value_loss": value_loss, "v": jnp.mean(v)}
 
     value, value_opt, metrics = optimise.gradient_step(
@@ -264,7 +264,7 @@ def _critic_step(
     )
     next_v: jax.Array = apply(Scalar(config.value), value, both[rows:])
     discounts = batch.get("discounts", config.discount)
-    target = iql.td_target(batch["rewards"], discounts, batch["masks"], next_v)
+    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_v)
     critic, critic_opt, critic_metrics = critics.regress(
         config.critic, params["critic"], opt["critic"], config.critic_lr, target, obs, actions
     )

@@ -7,10 +7,10 @@ authors' code. Everything else is IQL's.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
 
 State = iql.State
@@ -44,24 +44,6 @@ class Config(iql.Common):
         checks.not_negative("xql.Config.temperature", self.temperature)
 
 
-def gumbel_loss(difference: jax.Array, beta: float, z_clip: float) -> jax.Array:
-    """(exp(z) - z - 1) / exp(m) (B,) for z = min(u / beta, clip), u = q - v (B,), m = max(z, -1).
-
-    m is one number a batch and a constant to the gradient: it keeps every exponential at or below
-    1 and scales the gradient of the whole batch, whose direction stays that of exp(z) - z - 1.
-    """
-    z = jnp.minimum(difference / beta, z_clip)
-    # Not to be climbed: a gradient through the scale would reward a larger maximum.
-    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(z), -1.0))
-    return jnp.exp(z - largest) - (z + 1.0) * jnp.exp(-largest)
-
-
-def huber_loss(difference: jax.Array, delta: float) -> jax.Array:
-    """u^2 / 2 up to |u| = delta, then delta * (|u| - delta / 2), entry by entry."""
-    bounded = jnp.clip(difference, -delta, delta)
-    return bounded * (difference - 0.5 * bounded)
-
-
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`iql.step` with the Gumbel loss of V and the Huber loss of Q."""
     return iql.step(
@@ -69,6 +51,6 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         state,
         batch,
         temperature=config.temperature,
-        value_loss=lambda u: gumbel_loss(u, config.beta, config.z_clip),
-        critic_loss=(lambda u: huber_loss(u, config.huber)) if config.huber else jnp.square,
+        value_loss=lambda u: losses.gumbel_loss(u, config.beta, config.z_clip),
+        critic_loss=(lambda u: losses.huber_loss(u, config.huber)) if config.huber else jnp.square,
     )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robo_rl.learn.contract import Agent, State
+from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
 
 ROWS = 1024
@@ -87,7 +88,7 @@ def _measure(
             next_actions = agent.act(config, state, next_obs, next_key)
             following = agent.q_values(config, state, next_obs, next_actions)
         discounts = batch.get("discounts", config.discount)
-        target = batch["rewards"] + discounts * batch["masks"] * following
+        target = losses.td_target(batch["rewards"], discounts, batch["masks"], following)
         return {
             "probe_td_error": jnp.mean(jnp.square(data_q - target)),
             "probe_data_q": jnp.mean(data_q),

@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -19,39 +18,6 @@ CALIBRATED = calql.Config(actor=SMALL, critic=SMALL, samples=3)
 INIT = jax.jit(cql.init, static_argnums=0)
 UPDATE = jax.jit(cql.update, static_argnums=0)
 quick = pytest.mark.usefixtures("quick_compile")
-
-
-def test_the_soft_maximum_with_importance_by_hand():
-    """log(e^1 / 0.5 + e^2 / 0.25), whatever the data's action is worth."""
-    density = jnp.log(jnp.array([[0.5, 0.25]]))
-    for data in (0.0, 9.0):
-        got = cql.soft_maximum(jnp.array([[[1.0, 2.0]]]), density, jnp.array([[data]]), True)
-        assert float(got[0, 0]) == pytest.approx(math.log(2 * math.e + 4 * math.e**2), rel=1e-6)
-
-
-def test_the_soft_maximum_without_importance_by_hand():
-    """log((e^1 + e^2 + e^3) / 3): the data's action is one of three."""
-    got = cql.soft_maximum(
-        jnp.array([[[1.0, 2.0]]]), jnp.full((1, 2), 7.0), jnp.array([[3.0]]), False
-    )
-    expected = math.log((math.e + math.e**2 + math.e**3) / 3)
-    assert float(got[0, 0]) == pytest.approx(expected, rel=1e-6)
-
-
-def test_of_a_constant_q_only_the_size_of_the_box_is_left():
-    """Uniform actions in [-1, 1]^2 have density 1 / 4: log(M * 4) whatever Q is."""
-    sampled = jnp.full((2, 5, 6), 3.0)
-    density = jnp.full((5, 6), -2 * math.log(2.0))
-    got = cql.soft_maximum(sampled, density, jnp.full((2, 5), 3.0), True) - 3.0
-    np.testing.assert_allclose(got, math.log(24.0), rtol=1e-6)
-
-
-@pytest.mark.parametrize(("excess", "sign"), [(2.0, -1.0), (-2.0, 1.0)])
-def test_the_multiplier_rises_where_the_gap_is_exceeded(excess, sign):
-    """d(-e^m x)/dm = -x at m = 0; descent raises m where x > 0."""
-    slope = jax.grad(cql.multiplier_loss)(jnp.zeros(()), jnp.asarray(excess))
-    assert float(slope) == pytest.approx(-excess)
-    assert np.sign(float(slope)) == sign
 
 
 def _q(params, obs, actions):

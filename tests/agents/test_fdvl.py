@@ -2,73 +2,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
-import scipy.stats
 
 from robo_rl.agents import fdvl
+from robo_rl.nn import losses
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from tests.agents.in_sample import (
     assert_it_acts_well_on_match,
     minimiser,
-    standard_normal,
     trained_on_match,
     value_at_zero,
 )
 
 SMALL = NetConfig(hidden=(16, 16))
-LOSSES = {"total_variation": fdvl.total_variation_loss, "chi_square": fdvl.chi_square_loss}
-
-
-@pytest.mark.parametrize(
-    ("lam", "quantile"), [(0.6, 1 / 3), (2 / 3, 0.5), (0.8, 0.75), (0.95, 18 / 19)]
-)
-def test_total_variation_is_a_quantile(lam, quantile):
-    """(2 lambda - 1) / lambda of the standard normal."""
-    got = minimiser(lambda u: fdvl.total_variation_loss(u, lam), standard_normal())
-    assert got == pytest.approx(scipy.stats.norm.ppf(quantile), abs=2e-3)
-
-
-def _released(difference, lam):
-    """Chi-square as the authors' code has it, which is positive again below -4."""
-    return lam * jnp.maximum(difference + difference**2 / 4, 0.0) - (1.0 - lam) * difference
-
-
-def test_chi_square_on_a_narrow_q_is_what_was_released():
-    """N(0, 1), lambda 0.8: both 0.86."""
-    for loss in (fdvl.chi_square_loss, _released):
-        got = minimiser(lambda u, f=loss: f(u, 0.8), standard_normal())
-        assert got == pytest.approx(0.86, abs=0.01)
-
-
-def _excess(t):
-    """E[1[d > 0] (1 + d / 2)] for d = 5 (Z - t), which is (1 - lambda) / lambda at the minimum."""
-    above = scipy.stats.norm.sf(t)
-    return above + 2.5 * (scipy.stats.norm.pdf(t) - t * above)
-
-
-def test_chi_square_on_a_wide_q_goes_on_to_the_maximum():
-    """N(0, 5^2), lambda 0.9: 8.04, where the released form stays at 1.8."""
-    wide = 5.0 * standard_normal()
-    expected = 5.0 * scipy.optimize.brentq(lambda t: _excess(t) - 1 / 9, 0.0, 5.0)
-    assert expected == pytest.approx(8.04, abs=0.01)
-    got = minimiser(lambda u: fdvl.chi_square_loss(u, 0.9), wide)
-    assert got == pytest.approx(expected, abs=0.01)
-    assert minimiser(lambda u: _released(u, 0.9), wide) == pytest.approx(1.8, abs=0.05)
-
-
-@pytest.mark.parametrize("divergence", fdvl.DIVERGENCES)
-def test_towards_one_lambda_gives_the_maximum(divergence):
-    q = jnp.asarray([0.0, 1.0, 3.0])
-    got = minimiser(lambda u: LOSSES[divergence](u, 0.999), q)
-    assert got == pytest.approx(3.0, abs=0.01)
-
-
-def test_losses_by_hand():
-    """lambda 0.8, u = (2, -6): 0.8 * 2 - 0.2 * 2 and 1.2; with the square 0.8 * 3 - 0.4 and 1.2."""
-    u = jnp.array([2.0, -6.0])
-    np.testing.assert_allclose(fdvl.total_variation_loss(u, 0.8), [1.2, 1.2], rtol=1e-5)
-    np.testing.assert_allclose(fdvl.chi_square_loss(u, 0.8), [2.0, 1.2], rtol=1e-5)
+LOSSES = {
+    "total_variation": losses.total_variation_loss,
+    "chi_square": losses.chi_square_loss,
+}
 
 
 @pytest.mark.usefixtures("quick_compile")

@@ -27,18 +27,6 @@ def test_the_distillation_is_a_mean_over_dimensions():
     assert float(fql.distillation_loss(jnp.ones((3, 2)), jnp.zeros((3, 2)))) == 1.0
 
 
-def test_q_loss_by_hand():
-    q = jnp.array([1.0, -3.0, 5.0])
-    assert float(fql.q_loss(q, normalise=False)) == -1.0
-    assert float(fql.q_loss(q, normalise=True)) == pytest.approx(-1.0 / 3.0)
-
-
-def test_normalising_by_the_size_of_q_leaves_the_direction():
-    """d/dq of -mean(q) / 3 with the 3 held: -1/9 a row. Without holding, large |q| would pay."""
-    q = jnp.array([1.0, -3.0, 5.0])
-    np.testing.assert_allclose(jax.grad(fql.q_loss)(q, True), -1.0 / 9.0, rtol=1e-6)
-
-
 def _each(params, *inputs):
     return np.asarray(apply_ensemble(Scalar(NORMED), params, *inputs))
 

@@ -20,47 +20,6 @@ INIT = jax.jit(iql.init, static_argnums=0)
 UPDATE = jax.jit(iql.update, static_argnums=0)
 
 
-def _fit_expectile(samples, expectile):
-    """Minimise the loss over one number, by Newton steps of the piecewise square."""
-    v = jnp.mean(samples)
-    loss = lambda x: jnp.mean(iql.expectile_loss(samples - x, expectile))  # noqa: E731
-    for _ in range(30):
-        curvature = 2.0 * jnp.mean(jnp.where(samples < v, 1.0 - expectile, expectile))
-        v = v - jax.grad(loss)(v) / curvature
-    return float(v)
-
-
-@pytest.mark.parametrize(
-    ("expectile", "expected"),
-    [(0.5, 0.0), (0.7, 0.337), (0.9, 0.862), (0.95, 1.140), (0.99, 1.717)],
-)
-def test_expectiles_of_the_standard_normal(expectile, expected):
-    quantiles = scipy.stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000)
-    assert _fit_expectile(jnp.asarray(quantiles), expectile) == pytest.approx(expected, abs=2e-3)
-
-
-def test_expectile_of_a_coin():
-    """tau p / (tau p + (1 - tau)(1 - p)) with p = 0.1, tau = 0.9 is one half."""
-    coin = jnp.asarray([1.0] + [0.0] * 9)
-    assert _fit_expectile(coin, 0.9) == pytest.approx(0.5, abs=1e-5)
-
-
-def test_expectile_loss_by_hand():
-    got = iql.expectile_loss(jnp.array([2.0, -2.0]), 0.9)
-    np.testing.assert_allclose(got, [0.9 * 4.0, 0.1 * 4.0], rtol=1e-6)
-
-
-def test_the_clip_is_on_the_weight():
-    """exp(3 * 1) stays, exp(3 * 2) = 403 becomes 100."""
-    got = iql.advantage_weight(jnp.array([1.0, 2.0]), 3.0, 100.0)
-    np.testing.assert_allclose(got, [np.exp(3.0), 100.0], rtol=1e-5)
-
-
-def test_td_target_by_hand():
-    got = iql.td_target(jnp.array([1.0, 3.0]), 0.5, jnp.array([1.0, 0.0]), jnp.array([4.0, 9.0]))
-    np.testing.assert_allclose(got, [3.0, 3.0])
-
-
 def _q(params, batch):
     return apply_ensemble(Scalar(SMALL), params, batch["observations"], batch["actions"])
 

@@ -28,20 +28,6 @@ def _largest_move(before, after):
     return max(jax.tree.leaves(moves))
 
 
-def test_td_target_by_hand():
-    """1 + 0.5 * min(4, 2), and 3 where the episode ended."""
-    got = sac.td_target(
-        jnp.array([1.0, 3.0]), 0.5, jnp.array([1.0, 0.0]), jnp.array([[4.0, 9.0], [2.0, 9.0]])
-    )
-    np.testing.assert_allclose(got, [2.0, 3.0])
-
-
-def test_the_temperature_falls_while_the_policy_is_too_random():
-    slope = jax.grad(sac.temperature_loss)
-    assert float(slope(jnp.array(0.0), jnp.array(3.0), 1.0)) == pytest.approx(2.0)  # Adam lowers it
-    assert float(slope(jnp.array(0.0), jnp.array(0.0), 1.0)) == pytest.approx(-1.0)
-
-
 @quick
 def test_critic_loss_of_one_update_by_hand(batch):
     """With as many targets as critics the subset is all of them; the action has no spread."""
