@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from robo_rl.agents import (
+    anchored,
     awac,
     bc,
     calql,
@@ -28,6 +29,7 @@ from robo_rl.agents import (
 from robo_rl.learn.contract import Agent
 
 AGENTS: Mapping[str, Agent] = {
+    "anchored": anchored,
     "awac": awac,
     "bc": bc,
     "calql": calql,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from robo_rl.agents import checks, sac
 from robo_rl.nn import critics, distributions, losses, optimise
-from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble, subset
+from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 
@@ -97,8 +97,7 @@ def _from_policy(
 def _next_q(config: Config, state: State, next_obs: jax.Array, key: jax.Array) -> jax.Array:
     """Minimum (B,) over drawn target critics, at one next action or at the best of several."""
     subset_key, action_key = jax.random.split(key)
-    members = jax.random.permutation(subset_key, config.critics)[: config.subset]
-    chosen = subset(state.target_critic, members)
+    chosen = critics.draw(state.target_critic, subset_key, config.subset)
     if not config.max_target_backup:
         mean, log_std = sac.distribution(config, state.params["actor"], next_obs)
         actions, log_prob = distributions.tanh_normal_sample(action_key, mean, log_std)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks
+from robo_rl.agents import checks, handover
 from robo_rl.nn import distributions, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig
@@ -129,13 +129,8 @@ def warm_start(
 
     Only shapes are read from the example, which need not be labelled yet.
     """
-    if learned.policy.net != config.actor:
-        raise ValueError(
-            f"distill.warm_start: the learned policy is {learned.policy.net}, the config asks for "
-            f"{config.actor}; use distill.adopt"
-        )
-    # The learned arrays stay with their owner: a loop may donate ours.
-    old, normaliser = jax.tree.map(jnp.copy, (learned.policy.params, learned.policy.normaliser))
+    handover.check_net("distill", "policy", learned.policy.net, config.actor)
+    old, normaliser = handover.copied((learned.policy.params, learned.policy.normaliser))
     state = _fresh(config, key, example_batch, normaliser)
     actor = {**state.actor, "trunk": old["trunk"], "mean": old["mean"]}
     return dataclasses.replace(state, actor=actor)

@@ -26,7 +26,6 @@ from robo_rl.nn.apply import (
     apply_ensemble,
     init_ensemble,
     init_params,
-    subset,
 )
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
@@ -187,7 +186,7 @@ def target_q(config: Common, state: State, key: jax.Array, *inputs: jax.Array) -
     """Minimum (B,) over the subset of target critics."""
     target = state.target_critic
     if config.subset < config.critics:
-        target = subset(target, jax.random.permutation(key, config.critics)[: config.subset])
+        target = critics.draw(target, key, config.subset)
     return jnp.min(apply_ensemble(Scalar(config.critic), target, *inputs), axis=0)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks
+from robo_rl.agents import checks, handover
 from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
@@ -290,38 +290,27 @@ def warm_start(
     What was not learned starts fresh, and so does what `reset` names: "actor", "critic" (V). So do
     all moments: those of an offline loss say nothing about this one.
     """
-    for name in reset:
-        checks.one_of("ppo.warm_start reset", name, RESETS)
-    state = init(config, key, example_batch, jax.tree.map(jnp.copy, learned.policy.normaliser))
+    handover.check_resets("ppo", reset, RESETS)
+    state = init(config, key, example_batch, handover.copied(learned.policy.normaliser))
     params = dict(state.params)
     if "actor" not in reset:
         params["actor"] = _taken_actor(config, params["actor"], learned)
     if "critic" not in reset and learned.value is not None:
-        _same_net("value", learned.value_net, config.value)
+        handover.check_net("ppo", "value", learned.value_net, config.value)
         params["value"] = _scaled(learned.value, config.reward_scale)
     return dataclasses.replace(state, params=params)
 
 
 def _taken_actor(config: Config, fresh: Params, learned: policies.Learned) -> Params:
-    _same_net("actor", learned.policy.net, config.actor)
+    handover.check_net("ppo", "actor", learned.policy.net, config.actor)
     old = learned.policy.params
     actor = {**fresh, "trunk": old["trunk"], "mean": old["mean"]}
     if learned.log_std is not None:
         actor["log_std"] = jnp.clip(learned.log_std, config.log_std_min, config.log_std_max)
-    # The learned arrays stay with their owner: a loop may donate ours.
-    copied: Params = jax.tree.map(jnp.copy, actor)
-    return copied
-
-
-def _same_net(name: str, learned: NetConfig | None, wanted: NetConfig) -> None:
-    if learned != wanted:
-        raise ValueError(
-            f"ppo.warm_start: the learned {name} is {learned}, the config asks for {wanted}; "
-            "use ppo.adopt"
-        )
+    return handover.copied(actor)
 
 
 def _scaled(value: Params, factor: float) -> Params:
     """`factor` * V, exactly: its last layer is linear."""
     out: Params = jax.tree.map(lambda x: factor * x, value["out"])
-    return {**jax.tree.map(jnp.copy, value), "out": out}
+    return {**handover.copied(value), "out": out}

@@ -1,10 +1,9 @@
-"""TD3 on top of a frozen policy: a bounded correction to it, or the whole of it, anchored to it.
+"""Residual RL on TD3 (after ResFiT, 2025): a bounded correction to a frozen policy.
 
-`trains="correction"` (after ResFiT, 2025): action = clip(base(s) + scale * tanh(actor(s, base(s))),
--1, 1). The last layer of the actor starts at zero, so the first policy is the base exactly.
-With `base_in_observation` the base is any controller outside: the last A entries of the observation
-are its action (`robo_rl.learn.bases`), and all networks see them.
-`trains="whole"`: the actor starts as a copy of the base, action = tanh(actor(s)).
+action = clip(base(s) + scale * tanh(actor(s, base(s))), -1, 1). The last layer of the actor starts
+at zero, so the first policy is the base exactly. With `base_in_observation` the base is any
+controller outside: the last A entries of the observation are its action (`robo_rl.learn.bases`),
+and all networks see them.
 
 Deterministic actor, target actor with clipped noise, critic ensemble with LayerNorm, n-step targets
 through the batch's `discounts`. Critics see the executed action, as datasets and buffers hold it.
@@ -18,25 +17,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks
+from robo_rl.agents import checks, handover
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
-from robo_rl.nn.apply import (
-    ENCODER,
-    Batch,
-    Metrics,
-    Params,
-    apply_ensemble,
-    init_ensemble,
-    init_params,
-    subset,
-)
+from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble, init_ensemble, init_params
 from robo_rl.nn.encoder import features
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity_for
 from robo_rl.nn.observations import first
 from robo_rl.nn.shift import DRQ, Shift, shifted
 
-TRAINS = ("correction", "whole")
 RESETS = ("critic", "optimiser")
 IMAGES = True
 """The critics' loss trains the encoder, which the correction reads too; the base keeps its own."""
@@ -46,9 +35,8 @@ IMAGES = True
 class Config:
     """Hyperparameters."""
 
-    trains: str = "correction"
     base: NetConfig = dataclasses.field(default_factory=NetConfig)
-    """Of the frozen policy, and of the actor where the whole policy is trained."""
+    """Of the frozen policy."""
     base_in_observation: bool = False
     """The observation ends with the action (A,) of a base that is not ours: `base` is not used."""
     actor: NetConfig = dataclasses.field(default_factory=NetConfig)
@@ -60,17 +48,9 @@ class Config:
     """Critic steps an update, on consecutive slices of its batch; then one actor step."""
     scale: float = 0.2
     """Largest correction, in units of the action."""
-    anchor_weight: float = 0.0
-    """Weight of the mean squared distance to the base's action in the actor's loss."""
-    success_weight: float = 0.0
-    """Above 0, rows whose episode reached the goal (`succeeded`) are drawn to their own action with
-    this weight instead: what worked once is imitated."""
     exploration_std: float = 0.05
     """Of the noise on the executed action, and on the target actor's."""
     noise_clip: float = 0.3
-    target_low: float | None = None
-    """Bounds on the critics' targets, where the task's returns are known to lie between them."""
-    target_high: float | None = None
     discount: float = 0.99
     polyak: float = 0.005
     actor_lr: float = 1e-4
@@ -84,25 +64,12 @@ class Config:
     """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
-        checks.one_of("residual.Config.trains", self.trains, TRAINS)
-        if self.base_in_observation and self.trains != "correction":
-            raise ValueError(
-                "residual.Config.base_in_observation needs trains = correction: of a base outside "
-                "there are no parameters to train"
-            )
         checks.positive("residual.Config.critics", self.critics)
         checks.subset("residual.Config.subset", self.subset, self.critics)
         checks.positive("residual.Config.utd", self.utd)
         checks.fraction("residual.Config.scale", self.scale)
-        checks.not_negative("residual.Config.anchor_weight", self.anchor_weight)
-        checks.not_negative("residual.Config.success_weight", self.success_weight)
         checks.not_negative("residual.Config.exploration_std", self.exploration_std)
         checks.not_negative("residual.Config.noise_clip", self.noise_clip)
-        low, high = self.target_low, self.target_high
-        if low is not None and high is not None and not low < high:
-            raise ValueError(
-                f"residual.Config.target_low must be below target_high, got {low} and {high}"
-            )
         checks.fraction("residual.Config.discount", self.discount)
         checks.fraction("residual.Config.polyak", self.polyak)
         checks.positive("residual.Config.actor_lr", self.actor_lr)
@@ -132,23 +99,13 @@ def _base_action(config: Config, state: State, observations: jax.Array) -> jax.A
     return observations[..., -state.params["actor"]["mean"]["bias"].shape[-1] :]
 
 
-def _reader(config: Config, params: Params, base: Params) -> tuple[NetConfig, Params]:
-    """Whose encoder the actor reads: the critics', or the frozen base's if it is a copy of it."""
-    if config.trains == "whole":
-        return config.base, base
-    return config.critic, params["critic"]
-
-
 def _seen(config: Config, state: State, obs: jax.Array) -> jax.Array:
-    """What the actor reads (B, I) of standardised observations; its loss moves no encoder."""
-    net, params = _reader(config, state.params, state.base)
-    return jax.lax.stop_gradient(features(net.encoder, params, obs))
+    """What the actor reads (B, I): by the critics' encoder, which the actor must not move."""
+    return jax.lax.stop_gradient(features(config.critic.encoder, state.params["critic"], obs))
 
 
 def _action(config: Config, actor: Params, read: jax.Array, base: jax.Array) -> jax.Array:
     """The policy's action (..., A) from what it reads, where the base does `base`."""
-    if config.trains == "whole":
-        return policies.mean_action(config.base, actor, read)
     inputs = (read,) if config.base_in_observation else (read, base)
     correction = policies.mean_action(config.actor, actor, *inputs)
     return jnp.clip(base + config.scale * correction, -1.0, 1.0)
@@ -168,14 +125,10 @@ def init(
     if not config.base_in_observation:
         base = init_params(Actor(config.base, action.shape[-1]), base_key, obs)
     critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
-    if config.trains == "whole":
-        actor = jax.tree.map(jnp.copy, _without_encoder(base))
-    else:
-        head = Actor(config.actor, action.shape[-1], output_gain=0.0)
-        read = features(config.critic.encoder, critic, obs)
-        inputs = (read,) if config.base_in_observation else (read, action)
-        actor = init_params(head, actor_key, *inputs)
-    params: Params = {"actor": actor, "critic": critic}
+    head = Actor(config.actor, action.shape[-1], output_gain=0.0)
+    read = features(config.critic.encoder, critic, obs)
+    inputs = (read,) if config.base_in_observation else (read, action)
+    params: Params = {"actor": init_params(head, actor_key, *inputs), "critic": critic}
     return State(
         params=params,
         target=jax.tree.map(jnp.copy, params),
@@ -187,22 +140,10 @@ def init(
     )
 
 
-def _without_encoder(base: Params) -> Params:
-    """Of the base's parameters, those that an actor which starts as its copy trains."""
-    return {name: tree for name, tree in base.items() if name != ENCODER}
-
-
 def adopt(config: Config, learned: policies.Learned) -> Config:
     """`config` with the network shapes of what has been learned, so that `warm_start` fits."""
     config = dataclasses.replace(config, base=learned.policy.net)
-    if learned.critic_net is None:
-        return config
-    return dataclasses.replace(
-        config,
-        critic=learned.critic_net,
-        critics=learned.critics,
-        subset=min(config.subset, learned.critics),
-    )
+    return handover.with_critics(config, learned)
 
 
 def warm_start(
@@ -221,120 +162,76 @@ def warm_start(
             "residual.warm_start: with base_in_observation the base is the environment's; "
             'start "fresh", from residual.init'
         )
-    for name in reset:
-        checks.one_of("residual.warm_start reset", name, RESETS)
-    if learned.policy.net != config.base:
-        raise ValueError(
-            f"residual.warm_start: the learned policy is {learned.policy.net}, the config asks for "
-            f"{config.base}; use residual.adopt"
-        )
-    # The learned arrays stay with their owner: a loop may donate ours.
-    base, normaliser = jax.tree.map(
-        jnp.copy, (policies.deterministic(learned.policy.params), learned.policy.normaliser)
+    handover.check_resets("residual", reset, RESETS)
+    handover.check_net("residual", "policy", learned.policy.net, config.base)
+    base, normaliser = handover.copied(
+        (policies.deterministic(learned.policy.params), learned.policy.normaliser)
     )
     state = dataclasses.replace(init(config, key, example_batch, normaliser), base=base)
-    if config.trains == "whole":
-        copied = _without_encoder(base)
-        state = _replaced(state, "actor", copied, copied)
     if "critic" in reset or learned.critic is None:
         return state
-    return _take_critic(config, state, learned, "optimiser" not in reset)
-
-
-def _replaced(state: State, name: str, params: Params, target: Params) -> State:
-    return dataclasses.replace(
+    return with_critic(
         state,
-        params={**state.params, name: jax.tree.map(jnp.copy, params)},
-        target={**state.target, name: jax.tree.map(jnp.copy, target)},
+        *handover.critics("residual", learned, config.critic, config.critics),
+        keep_moments="optimiser" not in reset,
     )
 
 
-def _take_critic(
-    config: Config, state: State, learned: policies.Learned, keep_moments: bool
+def with_critic(
+    state: State, critic: Params, target: Params, moments: optax.OptState, keep_moments: bool
 ) -> State:
-    if learned.critic_net != config.critic or learned.critics != config.critics:
-        raise ValueError(
-            f"residual.warm_start: {learned.critics} critics {learned.critic_net} were learned, "
-            f"the config asks for {config.critics} critics {config.critic}; use residual.adopt"
-        )
-    assert learned.critic is not None
-    assert learned.target_critic is not None
-    state = _replaced(state, "critic", learned.critic, learned.target_critic)
-    if not keep_moments:
-        return state
-    moments = jax.tree.map(jnp.copy, learned.critic_opt)
-    return dataclasses.replace(state, opt={**state.opt, "critic": moments})
+    """The state with other critics, their targets and, if asked for, their moments."""
+    return dataclasses.replace(
+        state,
+        params={**state.params, "critic": critic},
+        target={**state.target, "critic": target},
+        opt={**state.opt, "critic": moments} if keep_moments else state.opt,
+    )
+
+
+def _target(config: Config, state: State, batch: Batch, key: jax.Array) -> jax.Array:
+    """The critics' target (B,), at the target actor's action with noise on it."""
+    subset_key, noise_key = jax.random.split(key)
+    next_obs = state.normaliser(batch["next_observations"])
+    base = _base_action(config, state, batch["next_observations"])
+    actions = _action(config, state.target["actor"], _seen(config, state, next_obs), base)
+    actions = jnp.clip(actions + _noise(config, noise_key, actions.shape), -1.0, 1.0)
+    drawn = critics.draw(state.target["critic"], subset_key, config.subset)
+    next_q = critics.q(config.critic, drawn, "min", next_obs, actions)
+    discounts = batch.get("discounts", config.discount)
+    return losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
 
 
 def _critic_step(
     config: Config, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Metrics]:
     """One critic step on B rows, then its target. The actor does not move."""
-    subset_key, noise_key = jax.random.split(key)
-    obs, next_obs = (
-        state.normaliser(batch["observations"]),
-        state.normaliser(batch["next_observations"]),
-    )
-    next_base = _base_action(config, state, batch["next_observations"])
-    next_seen = _seen(config, state, next_obs)
-    next_actions = _action(config, state.target["actor"], next_seen, next_base)
-    next_actions = next_actions + _noise(config, noise_key, next_actions.shape)
-    members = jax.random.permutation(subset_key, config.critics)[: config.subset]
-    next_q = apply_ensemble(
-        Scalar(config.critic),
-        subset(state.target["critic"], members),
-        next_obs,
-        jnp.clip(next_actions, -1.0, 1.0),
-    )
-    discounts = batch.get("discounts", config.discount)
-    # Outside of the loss: targets get no gradient.
-    target = losses.td_target(batch["rewards"], discounts, batch["masks"], jnp.min(next_q, axis=0))
-    target = jnp.clip(target, config.target_low, config.target_high)
-
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        q = apply_ensemble(Scalar(config.critic), params, obs, batch["actions"])  # (N, B)
-        critic_loss = jnp.mean(jnp.square(q - target[None]))
-        return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(q)}
-
-    critic, opt, metrics = optimise.gradient_step(
-        loss,
+    critic, opt, metrics = critics.regress(
+        config.critic,
         state.params["critic"],
         state.opt["critic"],
         config.critic_lr,
-        config.clip_norm,
-        config.weight_decay,
+        _target(config, state, batch, key),
+        state.normaliser(batch["observations"]),
+        batch["actions"],
+        clip_norm=config.clip_norm,
+        weight_decay=config.weight_decay,
     )
     moved = optimise.polyak(critic, state.target["critic"], config.polyak)
-    new = dataclasses.replace(
-        state,
-        params={**state.params, "critic": critic},
-        target={**state.target, "critic": moved},
-        opt={**state.opt, "critic": opt},
-    )
-    return new, metrics
-
-
-def _anchor(config: Config, batch: Batch, base: jax.Array) -> tuple[jax.Array, jax.Array | float]:
-    """The action (B, A) that the actor's loss keeps it near to, and with which weight (B, 1)."""
-    if config.success_weight == 0.0:
-        return base, config.anchor_weight
-    won = batch["succeeded"][:, None] > 0.0
-    weight = jnp.where(won, config.success_weight, config.anchor_weight)
-    return jnp.where(won, batch["actions"], base), weight
+    return with_critic(state, critic, moved, opt, keep_moments=True), metrics
 
 
 def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of the actor and of its target. Neither critics nor base move."""
     obs = state.normaliser(batch["observations"])
     base = _base_action(config, state, batch["observations"])
-    anchor, weight = _anchor(config, batch, base)
     read = _seen(config, state, obs)
     judged = features(config.critic.encoder, state.params["critic"], obs)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         actions = _action(config, params, read, base)
         q = apply_ensemble(Scalar(config.critic), state.params["critic"], judged, actions)
-        actor_loss = jnp.mean(weight * jnp.square(actions - anchor)) - jnp.mean(q)
+        actor_loss = -jnp.mean(q)
         return actor_loss, {
             "actor_loss": actor_loss,
             "correction": jnp.mean(jnp.abs(actions - base)),
@@ -348,16 +245,22 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
         config.clip_norm,
         config.weight_decay,
     )
-    # The actor moves once in `utd` critic steps: its target catches up in one go.
-    rate = 1.0 - (1.0 - config.polyak) ** config.utd
-    target = optimise.polyak(actor, state.target["actor"], rate)
-    new = dataclasses.replace(
+    return with_actor(state, actor, opt, actor_rate(config.polyak, config.utd)), metrics
+
+
+def actor_rate(polyak: float, utd: int) -> float:
+    """The actor moves once in `utd` critic steps: its target catches up in one go."""
+    return 1.0 - (1.0 - polyak) ** utd
+
+
+def with_actor(state: State, actor: Params, opt: optax.OptState, rate: float) -> State:
+    """The state after a step of the actor, which its target follows at `rate`."""
+    return dataclasses.replace(
         state,
         params={**state.params, "actor": actor},
-        target={**state.target, "actor": target},
+        target={**state.target, "actor": optimise.polyak(actor, state.target["actor"], rate)},
         opt={**state.opt, "actor": opt},
     )
-    return new, metrics
 
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -390,16 +293,13 @@ def act(
 
 def policy(config: Config, state: State) -> policies.Policy:
     """The deterministic policy as data."""
-    own = config.base if config.trains == "whole" else config.actor
-    lender = _reader(config, state.params, state.base)
-    net, params = policies.lent(own, state.params["actor"], *lender)
-    actor = policies.TanhPolicy(net, params, state.normaliser)
-    if config.trains == "whole":
-        return actor
+    params = state.params
+    net, own = policies.lent(config.actor, params["actor"], config.critic, params["critic"])
+    correction = policies.TanhPolicy(net, own, state.normaliser)
     if config.base_in_observation:
-        return policies.CorrectionPolicy(actor, config.scale)
+        return policies.CorrectionPolicy(correction, config.scale)
     base = policies.TanhPolicy(config.base, state.base, state.normaliser)
-    return policies.ResidualPolicy(base, actor, config.scale)
+    return policies.ResidualPolicy(base, correction, config.scale)
 
 
 def q_values(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robo_rl.agents import checks
+from robo_rl.agents import checks, handover
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     ENCODER,
@@ -26,7 +26,6 @@ from robo_rl.nn.apply import (
     apply_ensemble,
     init_ensemble,
     init_params,
-    subset,
 )
 from robo_rl.nn.encoder import features
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
@@ -170,8 +169,7 @@ def _critic_step(
     read = seen(config, state.params, next_obs)
     mean, log_std = distribution(config, state.params["actor"], read)
     next_actions, log_prob = distributions.tanh_normal_sample(action_key, mean, log_std)
-    members = jax.random.permutation(subset_key, config.critics)[: config.subset]
-    chosen = subset(state.target_critic, members)
+    chosen = critics.draw(state.target_critic, subset_key, config.subset)
     next_q = apply_ensemble(Scalar(config.critic), chosen, next_obs, next_actions)  # (Z, B)
     if config.backup_entropy:
         next_q = next_q - jnp.exp(state.params["temperature"]) * log_prob[None]
@@ -310,14 +308,7 @@ def learned(config: Config, state: State) -> policies.Learned:
 def adopt(config: Config, learned: policies.Learned) -> Config:
     """`config` with the network shapes of what has been learned, so that `warm_start` fits."""
     config = dataclasses.replace(config, actor=learned.policy.net)
-    if learned.critic_net is None:
-        return config
-    return dataclasses.replace(
-        config,
-        critic=learned.critic_net,
-        critics=learned.critics,
-        subset=min(config.subset, learned.critics),
-    )
+    return handover.with_critics(config, learned)
 
 
 def warm_start(
@@ -333,8 +324,7 @@ def warm_start(
     and so does what `reset` names: "actor" and its temperature, "critic", "optimiser". The spread
     of the actor starts at the learned one, or at `initial_log_std` where there is none.
     """
-    for name in reset:
-        checks.one_of("sac.warm_start reset", name, RESETS)
+    handover.check_resets("sac", reset, RESETS)
     state = init(config, key, example_batch, learned.policy.normaliser)
     keep_moments = "optimiser" not in reset
     if "actor" not in reset:
@@ -353,11 +343,7 @@ def _take_actor(
             "sac.warm_start: the learned actor has an encoder of its own, this one reads the "
             "critics'; start fresh (as the recipe rlpd) or correct it (as the recipe residual)"
         )
-    if learned.policy.net != config.actor:
-        raise ValueError(
-            f"sac.warm_start: the learned actor is {learned.policy.net}, the config asks for "
-            f"{config.actor}; use sac.adopt"
-        )
+    handover.check_net("sac", "actor", learned.policy.net, config.actor)
     fresh, old = state.params["actor"], learned.policy.params
     actor = {**fresh, "trunk": old["trunk"], "mean": old["mean"]}
     same: tuple[str, ...] = ("trunk", "mean")
@@ -369,13 +355,12 @@ def _take_actor(
         actor["log_std"] = (
             spread if config.std == "shared" else {**fresh["log_std"], "bias": spread}
         )
-    # The learned arrays stay with their owner: a loop may donate ours.
-    params = {**state.params, "actor": jax.tree.map(jnp.copy, actor)}
+    params = {**state.params, "actor": handover.copied(actor)}
     opt = state.opt
     if keep_moments:
         opt = {**opt, "actor": _merge_moments(opt["actor"], learned.actor_opt, same)}
     return dataclasses.replace(
-        state, params=params, opt=opt, normaliser=jax.tree.map(jnp.copy, learned.policy.normaliser)
+        state, params=params, opt=opt, normaliser=handover.copied(learned.policy.normaliser)
     )
 
 
@@ -384,7 +369,7 @@ def _take_temperature(state: State, learned: policies.Learned, keep_moments: boo
         return state
     opt = state.opt
     if keep_moments:
-        opt = {**opt, "temperature": jax.tree.map(jnp.copy, learned.temperature_opt)}
+        opt = {**opt, "temperature": handover.copied(learned.temperature_opt)}
     params = {**state.params, "temperature": jnp.copy(learned.log_temperature)}
     return dataclasses.replace(state, params=params, opt=opt)
 
@@ -392,28 +377,19 @@ def _take_temperature(state: State, learned: policies.Learned, keep_moments: boo
 def _take_critic(
     config: Config, state: State, learned: policies.Learned, keep_moments: bool
 ) -> State:
-    if learned.critic_net != config.critic or learned.critics != config.critics:
-        raise ValueError(
-            f"sac.warm_start: {learned.critics} critics {learned.critic_net} were learned, the "
-            f"config asks for {config.critics} critics {config.critic}; use sac.adopt"
-        )
-    opt = state.opt
-    if keep_moments:
-        opt = {**opt, "critic": jax.tree.map(jnp.copy, learned.critic_opt)}
-    return dataclasses.replace(
-        state,
-        params={**state.params, "critic": jax.tree.map(jnp.copy, learned.critic)},
-        target_critic=jax.tree.map(jnp.copy, learned.target_critic),
-        opt=opt,
-    )
+    critic, target, moments = handover.critics("sac", learned, config.critic, config.critics)
+    opt = {**state.opt, "critic": moments} if keep_moments else state.opt
+    params = {**state.params, "critic": critic}
+    return dataclasses.replace(state, params=params, target_critic=target, opt=opt)
 
 
 def _merge_moments(
     fresh: optax.OptState, old: optax.OptState, same: tuple[str, ...]
 ) -> optax.OptState:
     """The old moments of the parts that are the `same`, and the count; others start at zero."""
-    kept = {
-        name: {**getattr(fresh, name), **{k: getattr(old, name)[k] for k in same}}
-        for name in ("mu", "nu")
-    }
-    return jax.tree.map(jnp.copy, fresh._replace(count=old.count, **kept))
+
+    def merged(new: Params, seen: Params) -> Params:
+        return {**new, **{part: seen[part] for part in same}}
+
+    mu, nu = merged(fresh.mu, old.mu), merged(fresh.nu, old.nu)
+    return handover.copied(fresh._replace(count=old.count, mu=mu, nu=nu))

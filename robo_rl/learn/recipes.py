@@ -215,7 +215,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "quickstart": Recipe(
         "All of the policy by TD3, drawn to what reached the goal and else to where it began.",
-        agent="residual",
+        agent="anchored",
         start="learned",
         warmup_steps=9_000,
         noise_std=0.2,
@@ -227,7 +227,6 @@ RECIPES: Mapping[str, Recipe] = {
         update_every=2,
         n_step=3,
         options=(
-            ("trains", "whole"),
             ("anchor_weight", 0.03),
             ("success_weight", 0.3),
             ("exploration_std", 0.1),

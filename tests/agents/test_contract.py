@@ -28,6 +28,9 @@ ONE_LAYER = NetConfig(hidden=(8,))
 EYE = EncoderConfig(channels=(4,), blocks=0, features=6)
 SEEING = NetConfig(hidden=(8,), encoder=EYE)
 CONFIGS = {
+    "anchored": agents.anchored.Config(
+        actor=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
+    ),
     "bc": agents.bc.Config(actor=SMALL),
     "bc_gaussian": agents.bc.Config(actor=SMALL, likelihood="gaussian", decay_steps=10),
     "famo2o": agents.famo2o.Config(actor=SMALL, critic=SMALL, balance=SMALL),
@@ -78,9 +81,6 @@ CONFIGS = {
         decay_steps=10,
     ),
     "rebrac": agents.rebrac.Config(actor=SMALL, critic=NORMED, critics=3, decay_steps=2),
-    "residual_whole": agents.residual.Config(
-        trains="whole", base=SMALL, critic=NORMED, critics=2, anchor_weight=0.1, target_high=1.0
-    ),
     "residual": agents.residual.Config(base=SMALL, actor=SMALL, critic=NORMED, critics=3, utd=2),
     "recoil": agents.recoil.Config(actor=SMALL, critic=SMALL),
     "xql": agents.xql.Config(actor=SMALL, critic=SMALL),
@@ -421,10 +421,25 @@ def test_configs_are_frozen_and_hashable(case):
         ("sac", {"actor_lr": 0.0}),
         ("sac", {"critic_lr": 0.0}),
         ("sac", {"temperature_lr": -1.0}),
-        ("residual", {"trains": "x"}),
-        ("residual", {"anchor_weight": -1.0}),
-        ("residual", {"target_low": 1.0, "target_high": 0.0}),
-        ("residual", {"base_in_observation": True, "trains": "whole"}),
+        *[
+            ("anchored", wrong)
+            for wrong in (
+                {"critics": 0},
+                {"subset": 11},
+                {"utd": 0},
+                {"anchor_weight": -1.0},
+                {"success_weight": -1.0},
+                {"exploration_std": -1.0},
+                {"noise_clip": -1.0},
+                {"target_low": 1.0, "target_high": 0.0},
+                {"discount": 0.0},
+                {"polyak": 0.0},
+                {"actor_lr": 0.0},
+                {"critic_lr": 0.0},
+                {"clip_norm": -1.0},
+                {"weight_decay": -1.0},
+            )
+        ],
         ("residual", {"critics": 0}),
         ("residual", {"subset": 11}),
         ("residual", {"utd": 0}),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from robo_rl.agents import AGENTS, fql, iql, rebrac, residual, sac
+from robo_rl.agents import AGENTS, anchored, fql, iql, rebrac, residual, sac
 from robo_rl.learn.contract import batch_of, check_observations
 from robo_rl.nn.encoder import EncoderConfig, features
 from robo_rl.nn.networks import NetConfig
@@ -17,6 +17,7 @@ from tests.probe_envs import Blob, collect
 EYE = EncoderConfig(channels=(4,), blocks=0, features=6)
 NET = NetConfig(hidden=(8,), encoder=EYE)
 CONFIGS = {
+    "anchored": anchored.Config(actor=NET, critic=NET, critics=2, utd=1, shift=Shift(2)),
     "fql": fql.Config(flow=NET, actor=NET, critic=NET, flow_steps=2, shift=Shift(2)),
     "rebrac": rebrac.Config(actor=NET, critic=NET, utd=1, shift=Shift(2)),
     "residual": residual.Config(
@@ -25,9 +26,10 @@ CONFIGS = {
     "sac": sac.Config(actor=NET, critic=NET, critics=2, shift=Shift(2)),
 }
 ACTOR_ONLY = {  # a setting that only the actor's loss has
+    "anchored": {"success_weight": 1.0},
     "fql": {"alpha": 1.0},
     "rebrac": {"actor_bc_weight": 1.0},
-    "residual": {"success_weight": 1.0},
+    "residual": {"actor_lr": 1e-2},
     "sac": {"bc_weight": 1.0},
 }
 OTHERS = {  # besides, images stay where they are
@@ -84,7 +86,7 @@ def test_an_agent_that_reads_vectors_names_itself_the_image_and_who_could_read_i
     with pytest.raises(
         ValueError,
         match=r"iql reads one vector .* camera \(an image\), state \(a vector\); .*: "
-        "fql, rebrac, residual, sac",
+        "anchored, fql, rebrac, residual, sac",
     ):
         check_observations(iql, batch["observations"])
     for name in CONFIGS:
@@ -93,6 +95,7 @@ def test_an_agent_that_reads_vectors_names_itself_the_image_and_who_could_read_i
 
 def test_shifts_are_those_of_the_methods():
     assert {name: agent.Config().shift for name, agent in AGENTS.items() if name in CONFIGS} == {
+        "anchored": DRQ,
         "fql": OGBENCH,
         "rebrac": OGBENCH,
         "residual": DRQ,
@@ -147,25 +150,25 @@ def _seen(policy, observations):
 
 
 @quick
-@pytest.mark.parametrize("trains", ["correction", "whole"])
-def test_the_base_keeps_the_encoder_that_it_was_learned_with(trains, batch):
+@pytest.mark.parametrize("name", ["anchored", "residual"])
+def test_the_base_keeps_the_encoder_that_it_was_learned_with(name, batch):
+    agent = AGENTS[name]
     offline = _jitted("rebrac")[0](CONFIGS["rebrac"], jax.random.key(3), batch)
     learned = rebrac.learned(CONFIGS["rebrac"], offline)
-    config = residual.adopt(dataclasses.replace(CONFIGS["residual"], trains=trains), learned)
-    state = residual.warm_start(config, jax.random.key(0), learned, batch)
+    config = agent.adopt(CONFIGS[name], learned)
+    state = agent.warm_start(config, jax.random.key(0), learned, batch)
     key, obs = jax.random.key(1), batch["observations"]
     np.testing.assert_allclose(
-        residual.act(config, state, obs, key),
+        agent.act(config, state, obs, key),
         rebrac.act(CONFIGS["rebrac"], offline, obs, key),
         atol=1e-6,
     )
     assert _same(state.params["critic"], learned.critic)
     assert _same(state.base["encoder"], learned.policy.params["encoder"])
     assert "encoder" not in state.params["actor"]
-    if trains == "correction":
-        after = _jitted("residual")[1](config, state, batch)[0]
-        assert _same(after.base, state.base)
-        assert not _same(after.params["critic"]["encoder"], state.params["critic"]["encoder"])
+    after = _jitted(name)[1](config, state, batch)[0]
+    assert _same(after.base, state.base)
+    assert not _same(after.params["critic"]["encoder"], state.params["critic"]["encoder"])
 
 
 @quick
@@ -222,7 +225,7 @@ def _run(name, config, steps, batch):
 
 
 @quick
-@CASES
+@pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_a_task_that_only_the_image_tells_is_solved_by_the_image(name):
     """Uniform actions, reward -(a - x)^2. With another row's image the policy is lost, with
     another row's vector it is not."""

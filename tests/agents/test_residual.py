@@ -93,69 +93,6 @@ def test_n_step_rows_bring_their_own_discounts(batch):
 
 
 @quick
-def test_the_whole_policy_starts_as_the_base_and_leaves_it_only_where_it_is_told_to(offline, batch):
-    bc_config, base = offline
-    learned = bc.learned(bc_config, base)
-    config = dataclasses.replace(CONFIG, trains="whole", exploration_std=0.0, actor_lr=1e-2)
-    state = residual.warm_start(config, jax.random.key(0), learned, batch)
-    obs, key = batch["observations"], jax.random.key(1)
-    expected = bc.act(bc_config, base, obs, key)
-    np.testing.assert_array_equal(residual.act(config, state, obs, key), expected)
-
-    def distance(config):
-        after = state
-        for _ in range(30):
-            after, metrics = UPDATE(config, after, batch)
-        assert _largest_move(state.base, after.base) == 0.0
-        return float(metrics["correction"])
-
-    free = distance(config)
-    anchored = distance(dataclasses.replace(config, anchor_weight=100.0))
-    assert anchored < 0.3 * free
-
-
-@quick
-def test_what_succeeded_is_imitated_and_the_rest_is_kept_near_the_base(batch):
-    """Two rows: one of an episode that reached the goal, one of an episode that did not. The actor
-    has left the base, so that both terms count."""
-    config = residual.Config(
-        trains="whole",
-        base=SMALL,
-        critic=NORMED,
-        critics=2,
-        utd=1,
-        anchor_weight=3.0,
-        success_weight=4.0,
-    )
-    state = residual.init(config, jax.random.key(0), batch)
-    moved = jax.tree.map(lambda leaf: leaf + 0.1, state.params["actor"])
-    state = dataclasses.replace(state, params={**state.params, "actor": moved})
-    two = {name: value[:2] for name, value in batch.items()}
-    two["succeeded"] = np.array([1.0, 0.0], np.float32)
-    after, metrics = UPDATE(config, state, two)
-    base = np.asarray(policies.mean_action(SMALL, state.base, two["observations"]))
-    action = np.asarray(policies.mean_action(SMALL, moved, two["observations"]))
-    q = apply_ensemble(Scalar(NORMED), after.params["critic"], two["observations"], action)
-    own = 4.0 * np.sum(np.square(action[0] - two["actions"][0]))
-    anchored = 3.0 * np.sum(np.square(action[1] - base[1]))
-    expected = (own + anchored) / action.size - float(q.mean())
-    assert float(metrics["actor_loss"]) == pytest.approx(expected, rel=1e-4)
-
-
-@quick
-def test_targets_are_bounded_where_the_returns_are_known(batch):
-    """Bounds so tight that every target is 0.25."""
-    config = dataclasses.replace(CONFIG, target_low=0.25 - 1e-6, target_high=0.25 + 1e-6)
-    state = residual.init(config, jax.random.key(0), batch)
-    _, metrics = UPDATE(config, state, batch)
-    q = apply_ensemble(
-        Scalar(NORMED), state.params["critic"], batch["observations"], batch["actions"]
-    )
-    expected = np.mean((np.asarray(q) - 0.25) ** 2)
-    assert float(metrics["critic_loss"]) == pytest.approx(expected, rel=1e-3)
-
-
-@quick
 def test_learned_critics_come_along_with_their_targets_and_moments(batch):
     old_config = iql.Config(actor=SMALL, critic=NORMED, critics=2)
     old = iql.init(old_config, jax.random.key(3), batch)

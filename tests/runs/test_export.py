@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, famo2o, flowbc, fql, ifql, iql, qc, residual, sac
+from robo_rl.agents import anchored, bc, famo2o, flowbc, fql, ifql, iql, qc, residual, sac
 from robo_rl.data.spaces import Spaces
 from robo_rl.hardware.runtime.kinds import KINDS as NUMPY_KINDS
 from robo_rl.hardware.runtime.policy import NumpyPolicy
@@ -50,7 +50,7 @@ CASES = {
     "bro": (iql, iql.Config(actor=NetConfig(hidden=(64, 64), arch="bro"), critic=SMALL)),
     "chunks": (qc, qc.Config(flow=SMALL, critic=SMALL, samples=3, aggregate="min")),
     "outside": (residual, residual.Config(base_in_observation=True, actor=NET, critics=2)),
-    "whole": (residual, residual.Config(trains="whole", base=GELU, critics=2)),
+    "whole": (anchored, anchored.Config(actor=GELU, critics=2)),
     "residual": (
         residual,
         residual.Config(base=GELU, actor=dataclasses.replace(NET, layer_norm="before"), critics=2),
