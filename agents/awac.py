@@ -10,44 +10,94 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from robo_rl.agents import checks, sac
-from robo_rl.nn import critics, distributions, losses, optimise
-from robo_rl.nn.apply import Batch, Metrics, Params
-from robo_rl.nn.networks import NetConfig
-
-State = sac.State  # the temperature stays as it is
-init = sac.init
-policy = sac.policy
-learned = sac.learned
-q_values = sac.q_values
+from robo_rl.agents import checks
+from robo_rl.nn import critics, distributions, losses, optimise, policies
+from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
+from robo_rl.nn.networks import Actor, NetConfig, Scalar
+from robo_rl.nn.normaliser import Normaliser, identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(sac.Config):
-    """Hyperparameters. Of SAC's, those about entropy and its temperature are not used."""
+class Config:
+    """Hyperparameters."""
 
     actor: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(hidden=(256,) * 3))
     critic: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(hidden=(256,) * 3))
     critics: int = 2
-    std: str = "shared"
+    subset: int = 2
+    """Target critics that the minimum is over, drawn anew each update when fewer than `critics`."""
     inverse_temperature: float = 3.0
     """1 / lambda: 3 on locomotion, 10 in mazes and with hands."""
     weight_clip: float = 100.0
+    initial_log_std: float = 0.0
+    """Of the spread, which is one number an action dimension in all states."""
+    log_std_min: float = -5.0
+    log_std_max: float = 2.0
+    discount: float = 0.99
+    polyak: float = 0.005
+    actor_lr: float = 3e-4
+    critic_lr: float = 3e-4
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        name = checks.owner(self)
-        if self.utd != 1:
-            raise ValueError(f"{name}.utd must be 1, got {self.utd}")
-        checks.not_negative(f"{name}.inverse_temperature", self.inverse_temperature)
-        checks.positive(f"{name}.weight_clip", self.weight_clip)
+        checks.positive("awac.Config.critics", self.critics)
+        checks.subset("awac.Config.subset", self.subset, self.critics)
+        checks.not_negative("awac.Config.inverse_temperature", self.inverse_temperature)
+        checks.positive("awac.Config.weight_clip", self.weight_clip)
+        if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
+            raise ValueError(
+                "awac.Config.initial_log_std must be in [log_std_min, log_std_max], got "
+                f"{self.initial_log_std} in [{self.log_std_min}, {self.log_std_max}]"
+            )
+        checks.fraction("awac.Config.discount", self.discount)
+        checks.fraction("awac.Config.polyak", self.polyak)
+        checks.positive("awac.Config.actor_lr", self.actor_lr)
+        checks.positive("awac.Config.critic_lr", self.critic_lr)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that `update` changes, and the statistics that go with it."""
+
+    params: Params  # {"actor", "critic"}; critic leaves lead with the ensemble axis N
+    target_critic: Params
+    opt: dict[str, optax.OptState]  # same keys as `params`
+    normaliser: Normaliser
+    key: jax.Array
+    step: jax.Array
+
+
+def init(
+    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+) -> State:
+    """Fresh networks, moments and targets."""
+    obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
+    actor_key, critic_key, state_key = jax.random.split(key, 3)
+    critic = init_ensemble(Scalar(config.critic), critic_key, config.critics, obs, action)
+    params: Params = {
+        "actor": init_params(_actor(config, action.shape[-1]), actor_key, obs),
+        "critic": critic,
+    }
+    return State(
+        params=params,
+        target_critic=jax.tree.map(jnp.copy, critic),
+        opt={name: optimise.adam_init(tree) for name, tree in params.items()},
+        normaliser=identity(obs.shape[-1]) if normaliser is None else normaliser,
+        key=state_key,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def _actor(config: Config, action_dim: int) -> Actor:
+    return Actor(config.actor, action_dim, "shared", config.initial_log_std)
 
 
 def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean, within the box, and log std (B, A) of the normal."""
-    mean, log_std = sac.distribution(config, params, obs)
-    return jnp.tanh(mean), log_std
+    mean, log_std = apply(_actor(config, params["mean"]["bias"].shape[-1]), params, obs)
+    return jnp.tanh(mean), jnp.clip(log_std, config.log_std_min, config.log_std_max)
 
 
 def sample(config: Config, params: Params, obs: jax.Array, key: jax.Array) -> jax.Array:
@@ -129,3 +179,29 @@ def act(
     if explore:
         return sample(config, state.params["actor"], obs, key)
     return distribution(config, state.params["actor"], obs)[0]
+
+
+def policy(config: Config, state: State) -> policies.TanhPolicy:
+    """The deterministic policy as data."""
+    return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+def q_values(
+    config: Config, state: State, observations: jax.Array, actions: jax.Array
+) -> jax.Array:
+    """Mean (...) over the critics, at observations as the data have them."""
+    obs = state.normaliser(observations)
+    return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+def learned(config: Config, state: State) -> policies.Learned:
+    """What can start another agent."""
+    return policies.Learned(
+        policy=policy(config, state),
+        actor_opt=state.opt["actor"],
+        log_std=state.params["actor"]["log_std"],
+        critic_net=config.critic,
+        critic=state.params["critic"],
+        target_critic=state.target_critic,
+        critic_opt=state.opt["critic"],
+    )

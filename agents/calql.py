@@ -25,7 +25,7 @@ q_values = sac.q_values
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(cql.Config):
+class Config(cql.Common):
     """Hyperparameters."""
 
     endless_returns: bool = True

@@ -31,8 +31,11 @@ q_values = sac.q_values
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(sac.Config):
-    """Hyperparameters. The best ones differ by domain, see the paper's tables and JaxCQL's."""
+class Common(sac.Common):
+    """Hyperparameters of the methods that share `critic_step`.
+
+    The best ones differ by domain, see the paper's tables and JaxCQL's.
+    """
 
     critic: NetConfig = dataclasses.field(default_factory=NetConfig)
     critics: int = 2
@@ -68,8 +71,13 @@ class Config(sac.Config):
         checks.positive(f"{name}.multiplier_lr", self.multiplier_lr)
 
 
+@dataclasses.dataclass(frozen=True)
+class Config(Common):
+    """Hyperparameters."""
+
+
 def init(
-    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+    config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """SAC's state, and the multiplier at 1."""
     state = sac.init(config, key, example_batch, normaliser)
@@ -82,7 +90,7 @@ def init(
 
 
 def _from_policy(
-    config: Config, actor: Params, obs: jax.Array, key: jax.Array
+    config: Common, actor: Params, obs: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """`samples` actions (B, M, A) at every observation (B, O), and their log-densities (B, M)."""
     mean, log_std = sac.distribution(config, actor, obs)
@@ -94,7 +102,7 @@ def _from_policy(
     )
 
 
-def _next_q(config: Config, state: State, next_obs: jax.Array, key: jax.Array) -> jax.Array:
+def _next_q(config: Common, state: State, next_obs: jax.Array, key: jax.Array) -> jax.Array:
     """Minimum (B,) over drawn target critics, at one next action or at the best of several."""
     subset_key, action_key = jax.random.split(key)
     chosen = critics.draw(state.target_critic, subset_key, config.subset)
@@ -111,7 +119,7 @@ def _next_q(config: Config, state: State, next_obs: jax.Array, key: jax.Array) -
 
 
 def critic_step(
-    config: Config, state: State, batch: Batch, key: jax.Array
+    config: Common, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Metrics]:
     """One critic step on B rows, then its target and the multiplier.
 
@@ -201,7 +209,7 @@ def _calibrated(
     return jnp.concatenate([raised, sampled[..., of_policy:]], axis=-1), {"bound_rate": rate}
 
 
-def _multiplier_step(config: Config, state: State, regulariser: jax.Array) -> State:
+def _multiplier_step(config: Common, state: State, regulariser: jax.Array) -> State:
     excess = config.weight * (regulariser - config.gap)
     slope = jax.grad(losses.multiplier_loss)(state.params["multiplier"], excess)
     multiplier, opt = optimise.adam_step(

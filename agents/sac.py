@@ -42,8 +42,8 @@ IMAGES = True
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Hyperparameters; defaults are RLPD's."""
+class Common:
+    """Hyperparameters of every method that stands on `stepped`."""
 
     actor: NetConfig = dataclasses.field(default_factory=NetConfig)
     critic: NetConfig = dataclasses.field(default_factory=lambda: NetConfig(layer_norm="before"))
@@ -75,8 +75,6 @@ class Config:
     temperature_lr: float = 3e-4
     train_actor: bool = True
     """False: critic steps only, as a recipe does right after its warm-up."""
-    shift: Shift = DRQ
-    """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
         name = checks.owner(self)
@@ -102,6 +100,14 @@ class Config:
         checks.not_negative(f"{name}.temperature_lr", self.temperature_lr)
 
 
+@dataclasses.dataclass(frozen=True)
+class Config(Common):
+    """Hyperparameters; defaults are RLPD's."""
+
+    shift: Shift = DRQ
+    """Of the images, where observations have any."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -119,23 +125,23 @@ S = TypeVar("S", bound=State)
 """The state, or that of a method which adds to it."""
 
 
-def _actor(config: Config, action_dim: int) -> Actor:
+def _actor(config: Common, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, config.std, config.initial_log_std)
 
 
-def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def distribution(config: Common, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log std (B, A) before tanh."""
     mean, log_std = apply(_actor(config, params["mean"]["bias"].shape[-1]), params, obs)
     return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
 
 
-def seen(config: Config, params: Params, obs: jax.Array) -> jax.Array:
+def seen(config: Common, params: Params, obs: jax.Array) -> jax.Array:
     """What the actor reads (B, I): by the critics' encoder, which the actor must not move."""
     return jax.lax.stop_gradient(features(config.critic.encoder, params["critic"], obs))
 
 
 def init(
-    config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
+    config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks, moments, targets and temperature."""
     obs, action = first(example_batch["observations"]), example_batch["actions"][:1]
@@ -194,7 +200,7 @@ def _critic_step(
     return new, metrics
 
 
-def _actor_step(config: Config, state: S, batch: Batch, key: jax.Array) -> tuple[S, Metrics]:
+def _actor_step(config: Common, state: S, batch: Batch, key: jax.Array) -> tuple[S, Metrics]:
     """One step of the actor and of the temperature. The critics do not move."""
     obs = seen(config, state.params, state.normaliser(batch["observations"]))
     actions = batch["actions"]
@@ -241,7 +247,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
 
 def stepped(
-    config: Config,
+    config: Common,
     state: S,
     batch: Batch,
     critic_step: Callable[[S, Batch, jax.Array], tuple[S, Metrics]],
@@ -258,7 +264,7 @@ def stepped(
 
 
 def act(
-    config: Config,
+    config: Common,
     state: State,
     observations: jax.Array,
     key: jax.Array,
@@ -272,7 +278,7 @@ def act(
     return distributions.tanh_normal_sample(key, mean, log_std)[0]
 
 
-def policy(config: Config, state: State) -> policies.TanhPolicy:
+def policy(config: Common, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     params = state.params
     net, actor = policies.lent(config.actor, params["actor"], config.critic, params["critic"])
@@ -280,14 +286,14 @@ def policy(config: Config, state: State) -> policies.TanhPolicy:
 
 
 def q_values(
-    config: Config, state: State, observations: jax.Array, actions: jax.Array
+    config: Common, state: State, observations: jax.Array, actions: jax.Array
 ) -> jax.Array:
     """Mean (...) over the critics, at observations as the data have them."""
     obs = state.normaliser(observations)
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
 
 
-def learned(config: Config, state: State) -> policies.Learned:
+def learned(config: Common, state: State) -> policies.Learned:
     """What can start another agent."""
     shared = config.std == "shared"
     spread = state.params["actor"]["log_std"]

@@ -118,6 +118,13 @@ def test_every_agent_has_a_case():
     assert {case.split("_")[0] for case in CONFIGS} == set(AGENTS)
 
 
+def test_no_config_inherits_the_settings_of_another_method():
+    """What methods share is a base that no method has for its config."""
+    kinds = {agent.Config: name for name, agent in AGENTS.items()}
+    for kind, name in kinds.items():
+        assert not [kinds[parent] for parent in kind.__mro__[1:] if parent in kinds], name
+
+
 def test_an_unknown_agent_lists_the_known_ones():
     with pytest.raises(ValueError, match=f"known: {', '.join(sorted(AGENTS))}"):
         agents.get("dqn")
@@ -503,7 +510,12 @@ def test_configs_are_frozen_and_hashable(case):
         ("unio4", {"policy_lr": 0.0}),
         ("unio4", {"clip_norm": -1.0}),
         ("unio4", {"log_std_min": 3.0}),
-        ("awac", {"utd": 2}),
+        ("awac", {"subset": 3}),
+        ("awac", {"initial_log_std": 3.0}),
+        ("awac", {"discount": 0.0}),
+        ("awac", {"polyak": 0.0}),
+        ("awac", {"actor_lr": 0.0}),
+        ("awac", {"critic_lr": 0.0}),
         ("awac", {"inverse_temperature": -1.0}),
         ("awac", {"weight_clip": 0.0}),
         ("awac", {"critics": 0}),

@@ -67,7 +67,7 @@ def test_without_the_regulariser_it_is_sac(batch):
     """Up to the draws of the next action, which have no say where every row terminated."""
     ended = {**batch, "masks": np.zeros(8, np.float32)}
     config = dataclasses.replace(CONFIG, weight=0.0)
-    plain = sac.Config(**{f.name: getattr(config, f.name) for f in dataclasses.fields(sac.Config)})
+    plain = sac.Config(**{f.name: getattr(config, f.name) for f in dataclasses.fields(sac.Common)})
     state = INIT(config, jax.random.key(0), ended)
     after, _ = UPDATE(config, state, ended)
     rest = {k: v for k, v in state.params.items() if k != "multiplier"}
