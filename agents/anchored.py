@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, handover, residual
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     ENCODER,
@@ -31,8 +32,6 @@ from robo_rl.nn.observations import first
 from robo_rl.nn.shift import DRQ, Shift, shifted
 
 RESETS = ("critic", "optimiser")
-IMAGES = True
-"""The actor reads by the frozen policy's encoder, the critics by one of their own."""
 
 State = residual.State  # `base` is the frozen policy
 
@@ -276,3 +275,7 @@ def q_values(
     """Mean (...) over the critics, at observations as the data have them."""
     obs = state.normaliser(observations)
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+CAPABILITIES = Capabilities(images=True, q_values=q_values, adopt=adopt, warm_start=warm_start)
+"""Images: the actor reads by the frozen policy's encoder, the critics by one of their own."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
@@ -205,3 +206,6 @@ def learned(config: Config, state: State) -> policies.Learned:
         target_critic=state.target_critic,
         critic_opt=state.opt["critic"],
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, learned=learned)

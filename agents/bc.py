@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig
@@ -124,3 +125,6 @@ def policy(config: Config, state: State) -> policies.TanhPolicy:
 def learned(config: Config, state: State) -> policies.Learned:
     """What can start another agent."""
     return policies.Learned(policy(config, state), state.opt, state.actor.get("log_std"))
+
+
+CAPABILITIES = Capabilities(learned=learned)

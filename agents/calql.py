@@ -12,10 +12,11 @@ import functools
 import jax
 
 from robo_rl.agents import checks, cql, sac
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 
-NEEDS = ("returns",)
+_NEEDS = ("returns",)
 
 State = sac.State
 act = sac.act
@@ -37,10 +38,13 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """CQL's state."""
-    checks.needed("calql", example_batch, NEEDS)
+    checks.needed("calql", example_batch, _NEEDS)
     return cql.init(config, key, example_batch, normaliser)
 
 
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor and temperature step on the last."""
     return sac.stepped(config, state, batch, functools.partial(cql.critic_step, config))
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS, q_values=q_values, learned=learned)

@@ -55,7 +55,7 @@ def needed(
     name: str,
     keys: Collection[str],
     needs: tuple[str, ...],
-    way_out: str = "`robo_rl.learn.contract` says which loop supplies that from what",
+    way_out: str = "`robo_rl.learn.batches` says which loop supplies that from what",
 ) -> None:
     """A batch must have the keys that the agent `name` needs beyond the common ones."""
     lacking = [key for key in needs if key not in keys]

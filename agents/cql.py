@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, sac
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
@@ -226,3 +227,6 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor and temperature step on the last."""
     plain = {name: value for name, value in batch.items() if name != "returns"}
     return sac.stepped(config, state, plain, functools.partial(critic_step, config))
+
+
+CAPABILITIES = Capabilities(q_values=q_values, learned=learned)

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig
 from robo_rl.nn.normaliser import Normaliser, identity
 
-NEEDS = ("teacher_actions", "teacher_log_std")
+_NEEDS = ("teacher_actions", "teacher_log_std")
 DIVERGENCES = ("forward", "reverse")
 
 
@@ -95,7 +96,7 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh student and moments."""
-    checks.needed("distill", example_batch, NEEDS)
+    checks.needed("distill", example_batch, _NEEDS)
     width, taught = (example_batch[k].shape[-1] for k in ("actions", "teacher_actions"))
     if width != taught:
         raise ValueError(
@@ -182,3 +183,6 @@ def policy(config: Config, state: State) -> policies.TanhPolicy:
 def learned(config: Config, state: State) -> policies.Learned:
     """What can start another agent."""
     return policies.Learned(policy(config, state), state.opt, state.actor.get("log_std"))
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS, learned=learned, adopt=adopt, warm_start=warm_start)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
@@ -218,3 +219,6 @@ def policy(config: Config, state: State) -> policies.FamilyPolicy:
         high=config.high,
         code_size=config.code_size,
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, state_values=state_values)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import flow, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params
 from robo_rl.nn.networks import NetConfig
@@ -89,3 +90,6 @@ def act(
 def policy(config: Config, state: State) -> policies.FlowPolicy:
     """The policy as data."""
     return policies.FlowPolicy(config.flow, state.flow, state.normaliser, config.flow_steps)
+
+
+CAPABILITIES = Capabilities()

@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity_for
 from robo_rl.nn.observations import first
 from robo_rl.nn.shift import OGBENCH, Shift, shifted
-
-IMAGES = True
-"""Each network has an encoder of its own, which its own loss trains; the critics share theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,3 +195,7 @@ def q_values(
     """Mean (...) over the critics, at observations as the data have them."""
     obs = state.normaliser(observations)
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+CAPABILITIES = Capabilities(images=True, q_values=q_values)
+"""Images: each network has an encoder, which its own loss trains; the critics share theirs."""

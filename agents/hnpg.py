@@ -19,12 +19,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, natural, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
 
-NEEDS = ("ends", "offline")
+_NEEDS = ("ends", "offline")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks and moments."""
-    checks.needed("hnpg", example_batch, NEEDS)
+    checks.needed("hnpg", example_batch, _NEEDS)
     obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
     actor_key, critic_key, state_key = jax.random.split(key, 3)
     critic = init_params(Scalar(config.critic), critic_key, obs, action)
@@ -288,3 +289,6 @@ def act(
 def policy(config: Config, state: State) -> policies.TanhPolicy:
     """The deterministic policy as data."""
     return policies.TanhPolicy(config.actor, state.params["actor"], state.normaliser)
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS)

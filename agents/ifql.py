@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
 from robo_rl.nn.networks import NetConfig, Scalar
@@ -166,3 +167,6 @@ def state_values(config: Config, state: State, observations: jax.Array) -> jax.A
     obs = state.normaliser(observations)
     value: jax.Array = apply(Scalar(config.critic), state.params["value"], obs)
     return value
+
+
+CAPABILITIES = Capabilities(q_values=q_values, state_values=state_values)

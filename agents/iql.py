@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies
 from robo_rl.nn.apply import (
     Batch,
@@ -310,3 +311,6 @@ def learned(config: Common, state: State) -> policies.Learned:
         value_net=config.critic,
         value=state.params["value"],
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, state_values=state_values, learned=learned)

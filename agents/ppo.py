@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser, identity
 
-NEEDS = ("ends",)
+_NEEDS = ("ends",)
 RESETS = ("actor", "critic")
 
 
@@ -114,7 +115,7 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh networks and moments."""
-    checks.needed("ppo", example_batch, NEEDS)
+    checks.needed("ppo", example_batch, _NEEDS)
     obs, action = example_batch["observations"][:1], example_batch["actions"][:1]
     actor_key, value_key, state_key = jax.random.split(key, 3)
     params: Params = {
@@ -314,3 +315,6 @@ def _scaled(value: Params, factor: float) -> Params:
     """`factor` * V, exactly: its last layer is linear."""
     out: Params = jax.tree.map(lambda x: factor * x, value["out"])
     return {**handover.copied(value), "out": out}
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS, learned=learned, adopt=adopt, warm_start=warm_start)

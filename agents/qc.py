@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
@@ -143,3 +144,6 @@ def q_values(
     """Mean (...) over the critics, at observations as the data have them."""
     obs = state.normaliser(observations)
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+CAPABILITIES = Capabilities(q_values=q_values)

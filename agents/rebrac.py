@@ -17,15 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, td3bc
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, losses, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from robo_rl.nn.normaliser import Normaliser
 from robo_rl.nn.shift import OGBENCH, Shift, shifted
 
-NEEDS = ("next_actions",)
-IMAGES = True
-"""Actor and critics have an encoder each, which its own loss trains, as OGBench's ReBRAC."""
+_NEEDS = ("next_actions",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
     """Fresh actor and critics, with their targets and moments."""
-    checks.needed("rebrac", example_batch, NEEDS)
+    checks.needed("rebrac", example_batch, _NEEDS)
     fresh = td3bc.init(config, key, example_batch, normaliser)
     return State(**vars(fresh), decayed=jnp.zeros((), jnp.int32))
 
@@ -152,3 +151,7 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
 
 act, policy, learned = td3bc.act, td3bc.policy, td3bc.learned
 q_values = td3bc.q_values
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS, images=True, q_values=q_values, learned=learned)
+"""Images: actor and critics have an encoder each, trained by its own loss, as in OGBench."""

@@ -30,11 +30,12 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import losses, policies
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
 
-NEEDS = ("expert",)
+_NEEDS = ("expert",)
 
 State = iql.State
 act = iql.act
@@ -85,7 +86,7 @@ def init(
     checks.needed(
         "recoil",
         example_batch,
-        NEEDS,
+        _NEEDS,
         "give a dataset of expert episodes: `robo-rl train DATASET --agent recoil --expert EXPERT`",
     )
     return iql.init(config, key, example_batch, normaliser)
@@ -111,3 +112,6 @@ def learned(config: Config, state: State) -> policies.Learned:
     """The policy, which can start another agent. The critics know no reward of a task."""
     whole = iql.learned(config, state)
     return policies.Learned(whole.policy, whole.actor_opt, whole.log_std)
+
+
+CAPABILITIES = Capabilities(needs=_NEEDS, learned=learned)

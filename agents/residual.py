@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble, init_ensemble, init_params
 from robo_rl.nn.encoder import features
@@ -27,8 +28,6 @@ from robo_rl.nn.observations import first
 from robo_rl.nn.shift import DRQ, Shift, shifted
 
 RESETS = ("critic", "optimiser")
-IMAGES = True
-"""The critics' loss trains the encoder, which the correction reads too; the base keeps its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,3 +307,7 @@ def q_values(
     """Mean (...) over the critics, at observations as the data have them."""
     obs = state.normaliser(observations)
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
+
+
+CAPABILITIES = Capabilities(images=True, q_values=q_values, adopt=adopt, warm_start=warm_start)
+"""Images: the critics' loss trains the encoder that the correction reads, not the base's."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     ENCODER,
@@ -37,8 +38,6 @@ ACTOR_ROWS = ("last", "all")
 ACTOR_QS = ("mean", "min")
 STDS = ("state", "shared")
 RESETS = ("actor", "critic", "optimiser")
-IMAGES = True
-"""The critics' loss trains the one encoder; the actor reads what it makes, as in DrQ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -399,3 +398,9 @@ def _merge_moments(
 
     mu, nu = merged(fresh.mu, old.mu), merged(fresh.nu, old.nu)
     return handover.copied(fresh._replace(count=old.count, mu=mu, nu=nu))
+
+
+CAPABILITIES = Capabilities(
+    images=True, q_values=q_values, learned=learned, adopt=adopt, warm_start=warm_start
+)
+"""Images: the critics' loss trains the one encoder; the actor reads what it makes, as in DrQ."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
     Batch,
@@ -244,3 +245,6 @@ def learned(config: Td3, state: State) -> policies.Learned:
         target_critic=state.target["critic"],
         critic_opt=state.opt["critic"],
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, learned=learned)

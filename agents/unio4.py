@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, dynamics, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
@@ -418,3 +419,6 @@ def learned(config: Config, state: State) -> policies.Learned:
         value_net=config.value,
         value=state.params["value"],
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, state_values=state_values, learned=learned)

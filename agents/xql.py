@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
 
@@ -54,3 +55,6 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         value_loss=lambda u: losses.gumbel_loss(u, config.beta, config.z_clip),
         critic_loss=(lambda u: losses.huber_loss(u, config.huber)) if config.huber else jnp.square,
     )
+
+
+CAPABILITIES = Capabilities(q_values=q_values, state_values=state_values, learned=learned)

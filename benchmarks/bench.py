@@ -31,10 +31,12 @@ from robo_rl import agents
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.learn import offline, online
 from robo_rl.learn import probe as probing
-from robo_rl.learn.contract import Agent, batch_of, needs, supply
+from robo_rl.learn.batches import batch_of
+from robo_rl.learn.contract import Agent, Capabilities, needs, setting
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.supply import supply
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import export as exporting
 
@@ -123,7 +125,7 @@ class Unwatched:
 
     def __init__(self, agent: Agent):
         self.__name__ = agent.__name__
-        self.NEEDS = needs(agent)
+        self.CAPABILITIES = Capabilities(needs(agent))
         self.init, self.update = agent.init, agent.update
 
 
@@ -132,7 +134,7 @@ def update_rows(name: str, agent: Agent, config: Any, repeats: int) -> list[Row]
     data = supply(agent, config, transitions())
     bare: Any = Unwatched(agent)
     example = {
-        key: value[: BATCH * getattr(config, "utd", 1)] for key, value in batch_of(data).items()
+        key: value[: BATCH * setting(config, "utd", 1)] for key, value in batch_of(data).items()
     }
     state = agent.init(config, jax.random.key(0), example)
     counts = matmuls.products(lambda s, b: agent.update(config, s, b), state, example)

@@ -34,7 +34,8 @@ from robo_rl.envs.ogbench.oracles import OracleConfig
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn import offline, recipes
-from robo_rl.learn.contract import Transitions
+from robo_rl.learn.batches import Transitions
+from robo_rl.learn.contract import setting
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
@@ -187,7 +188,7 @@ class Case:
         dataset = play_data(self.scene, self.budget, self.workers)
         rows = single_task(dataset, self.scene, int(self.task.split("-")[2]))
         # Budgets count steps of the critics, of which an update of TD3's kind takes two.
-        tenth = max(1, self.budget.steps // (10 * getattr(config, "utd", 1)))
+        tenth = max(1, self.budget.steps // (10 * setting(config, "utd", 1)))
         loop = OfflineLoop(
             steps=10 * tenth,
             log_every=math.gcd(tenth, 1_000),

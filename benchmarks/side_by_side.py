@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks import bench
 from robo_rl import agents
 from robo_rl.learn import offline
-from robo_rl.learn.contract import supply
+from robo_rl.learn.contract import setting
 from robo_rl.learn.offline import OfflineLoop
+from robo_rl.learn.supply import supply
 
 WORKER = pathlib.Path(__file__).with_name("d3rlpy_worker.py")
 UPDATES = {"iql": 1500, "td3bc": 1500, "sac": 1500, "cql": 300}
@@ -63,7 +64,7 @@ class Worker:
 def compare(worker: Worker, method: str, data: Any, repeats: int) -> list[bench.Row]:
     """Their rate, ours, and the ratio, which is taken turn by turn."""
     agent, config, updates = agents.get(method), CONFIGS[method], UPDATES[method]
-    one = updates // int(getattr(config, "utd", 1)) // _DISPATCHES
+    one = updates // int(setting(config, "utd", 1)) // _DISPATCHES
     rows = supply(agent, config, data)
     short, long = (
         OfflineLoop(steps, bench.BATCH, one, steps) for steps in (one, (1 + _DISPATCHES) * one)

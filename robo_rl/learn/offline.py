@@ -19,18 +19,12 @@ from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import n_step
 from robo_rl.data.transitions import stack_frames
 from robo_rl.learn import probe as probing
-from robo_rl.learn.contract import (
-    Agent,
-    State,
-    Transitions,
-    batch_of,
-    check_observations,
-    check_offline,
-    readable,
-    supply,
-)
+from robo_rl.learn.batches import Transitions, batch_of, readable
+from robo_rl.learn.checks import check_observations, check_offline
+from robo_rl.learn.contract import Agent, State, setting
 from robo_rl.learn.controllers import Controller
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
+from robo_rl.learn.supply import supply
 from robo_rl.nn import optimise
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser, fit
@@ -118,7 +112,7 @@ def train(
     step, state = start
     # The first dispatch donates the state: a caller's own arrays must outlive it.
     state = jax.tree.map(jnp.copy, state)
-    source = _Source(data, loop, loop.batch_size * int(getattr(config, "utd", 1)))
+    source = _Source(data, loop, loop.batch_size * int(setting(config, "utd", 1)))
     probe = probing.draw(agent, source.gather, source.size, loop.seed, source.keys)
     while step < loop.steps:
         length = min(loop.log_every, loop.steps - step)
@@ -151,7 +145,7 @@ def check(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
     The method's `init` and `update` are traced on their shapes, nothing is computed.
     """
     rows = _checked(_rows(agent, config, transitions, loop, _no_teacher(transitions)))
-    size = loop.batch_size * int(getattr(config, "utd", 1))
+    size = loop.batch_size * int(setting(config, "utd", 1))
     example = _at(rows, slice(1), jnp.asarray)
     batch = jax.eval_shape(
         lambda rows: jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), rows), example

@@ -5,6 +5,7 @@ curves of the TD error and of Q on the data's actions. They are taken here on a 
 the seed draws once, outside of the updates: these stay as fast as they are, and the curves move
 with the critics, not with the rows. An agent takes part by declaring `q_values`; see
 `robo_rl.learn.contract`. What the curves mean is in `robo_rl.judge.critics`.
+`robo_rl.learn.contract.Capabilities`. What the curves mean is in `robo_rl.judge.critics`.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ def draw(
     `gather` gives the rows of given numbers ([S,] P) out of `size`. None where the agent declares
     no `q_values`.
     """
-    if not hasattr(agent, "q_values"):
+    if agent.CAPABILITIES.q_values is None:
         return None
     rows = np.array(
         [
@@ -75,18 +76,21 @@ def measure(agent: Agent, config: Any, state: State, probe: Probe | None) -> Met
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _measure(
-    agent: Any, config: Any, many: bool, state: State, batch: Batch, keys: jax.Array
+    agent: Agent, config: Any, many: bool, state: State, batch: Batch, keys: jax.Array
 ) -> Metrics:
+    q_values, state_values = agent.CAPABILITIES.q_values, agent.CAPABILITIES.state_values
+    assert q_values is not None
+
     def one(state: State, batch: Batch, key: jax.Array) -> Metrics:
         here_key, next_key = jax.random.split(jax.random.fold_in(key, _NOISE_STREAM))
         obs, next_obs = batch["observations"], batch["next_observations"]
-        data_q = agent.q_values(config, state, obs, batch["actions"])
-        policy_q = agent.q_values(config, state, obs, agent.act(config, state, obs, here_key))
-        if hasattr(agent, "state_values"):
-            following = agent.state_values(config, state, next_obs)
+        data_q = q_values(config, state, obs, batch["actions"])
+        policy_q = q_values(config, state, obs, agent.act(config, state, obs, here_key))
+        if state_values is not None:
+            following = state_values(config, state, next_obs)
         else:
             next_actions = agent.act(config, state, next_obs, next_key)
-            following = agent.q_values(config, state, next_obs, next_actions)
+            following = q_values(config, state, next_obs, next_actions)
         discounts = batch.get("discounts", config.discount)
         target = losses.td_target(batch["rewards"], discounts, batch["masks"], following)
         return {

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from robo_rl.learn.contract import has_setting, setting
+
 STARTS = ("fresh", "learned", "continued")
 WARMUP_ACTIONS = ("policy", "uniform")
 TEACHER_TURNS = ("episode", "step")
@@ -148,16 +150,16 @@ class Recipe:
     def configure(self, config: Any) -> Any:
         """The agent's config with what the recipe fixes."""
         values: dict[str, Any] = dict(self.options)
-        if hasattr(config, "utd"):
+        if has_setting(config, "utd"):
             values["utd"] = self.utd
         elif self.utd != 1:
             raise ValueError(f"Recipe.utd must be 1 for {self.agent}, which has no critic slices")
-        if self.critic_only_updates and not hasattr(config, "train_actor"):
+        if self.critic_only_updates and not has_setting(config, "train_actor"):
             raise ValueError(
                 f"Recipe.critic_only_updates: {self.agent} cannot hold its actor still"
             )
         config = dataclasses.replace(config, **values)
-        minibatch = getattr(config, "minibatch", 1)
+        minibatch = setting(config, "minibatch", 1)
         if self.rollout % minibatch:
             raise ValueError(
                 f"Recipe.rollout must be a multiple of {self.agent}'s minibatch = {minibatch}, "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 Params: TypeAlias = dict[str, Any]
 Batch: TypeAlias = Mapping[str, jax.Array]
-"""Arrays with a leading batch axis; see `robo_rl.learn.contract` for the keys. Observations may be
+"""Arrays with a leading batch axis; see `robo_rl.learn.batches` for the keys. Observations may be
 a dict of arrays (`robo_rl.nn.observations`), which agents pass on without a look inside."""
 Metrics: TypeAlias = dict[str, jax.Array]
 """Flat scalars."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online as online_loop
-from robo_rl.learn.contract import Agent, State, Transitions
+from robo_rl.learn.batches import Transitions
+from robo_rl.learn.contract import Agent, State
 from robo_rl.learn.controllers import Controller
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop

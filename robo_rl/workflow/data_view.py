@@ -11,7 +11,7 @@ from robo_rl.data.identity import Identity, identify, reopen
 from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces, vectors
 from robo_rl.data.transitions import take
-from robo_rl.learn.contract import Transitions
+from robo_rl.learn.batches import Transitions
 
 
 @dataclasses.dataclass(frozen=True)

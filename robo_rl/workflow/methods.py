@@ -81,7 +81,7 @@ _START = {
 def _agent(name: str) -> Iterator[str]:
     yield f"agent {name}: {_about(agents.get(name))}"
     yield f"robo-rl train DATASET --agent {name} --option NAME=VALUE ..."
-    images = getattr(agents.get(name), "IMAGES", False)
+    images = agents.get(name).CAPABILITIES.images
     for setting in settings.settings(agents.get(name).Config()):
         if images or not _OF_IMAGES.search(setting.name):
             yield _setting(setting)

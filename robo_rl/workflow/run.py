@@ -15,7 +15,8 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.learn import offline, online
-from robo_rl.learn.contract import Agent, State, Transitions, batch_of, readable
+from robo_rl.learn.batches import Transitions, batch_of, readable
+from robo_rl.learn.contract import Agent, State
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -154,7 +155,7 @@ def first_state(run: Run) -> State:
             return source.state()
         learned = learned_by(source)
     example = example_of(run.spaces, run.frames)
-    return online.start_state(run.agent, run.config, recipe, loop.seed, example, learned)  # type: ignore[arg-type]
+    return online.start_state(run.agent, run.config, recipe, loop.seed, example, learned)
 
 
 def example_of(spaces: Spaces, frames: int = 1) -> dict[str, Any]:
@@ -170,15 +171,16 @@ def example_of(spaces: Spaces, frames: int = 1) -> dict[str, Any]:
 
 def learned_by(source: Run) -> policies.Learned:
     """What a run hands on to another agent."""
-    hand_on = getattr(source.agent, "learned", None)
+    hand_on = source.agent.CAPABILITIES.learned
     if hand_on is None:
-        able = ", ".join(name for name, agent in agents.AGENTS.items() if hasattr(agent, "learned"))
+        able = ", ".join(
+            name for name, agent in agents.AGENTS.items() if agent.CAPABILITIES.learned
+        )
         raise ValueError(
             f"{source.path}: {source.directory.config['agent']} hands on no policy that another "
             f'agent can start from; use a recipe with start = "continued", or a run of {able}'
         )
-    learned: policies.Learned = hand_on(source.config, source.state())
-    return learned
+    return hand_on(source.config, source.state())
 
 
 class RunPolicy:

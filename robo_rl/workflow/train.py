@@ -16,7 +16,9 @@ from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline
-from robo_rl.learn.contract import State, Transitions, check_observations, check_offline
+from robo_rl.learn.batches import Transitions
+from robo_rl.learn.checks import check_observations, check_offline
+from robo_rl.learn.contract import State
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.runs import configs, samples, sessions
 from robo_rl.runs.directory import RunDirectory

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.nn.apply import apply
 from robo_rl.nn.networks import Scalar
 from tests.probe_envs import Match, collect

@@ -11,7 +11,7 @@ import pytest
 
 from robo_rl import agents
 from robo_rl.agents import AGENTS
-from robo_rl.learn.contract import needs
+from robo_rl.learn.contract import Capabilities, needs
 from robo_rl.nn import policies
 from robo_rl.nn.apply import apply_ensemble
 from robo_rl.nn.encoder import EncoderConfig
@@ -303,8 +303,8 @@ def test_an_agent_with_critics_says_what_they_think_of_given_actions(case, batch
     state = jitted.init(jax.random.key(0), batch, shifted)
     watched = not {"ends", "expert"} & set(needs(agent))
     params = getattr(state, "params", {}) if watched else {}
-    assert hasattr(agent, "q_values") == ("critic" in params)
-    assert hasattr(agent, "state_values") == ("value" in params)
+    assert (agent.CAPABILITIES.q_values is not None) == ("critic" in params)
+    assert (agent.CAPABILITIES.state_values is not None) == ("value" in params)
     if "critic" not in params:
         return
 
@@ -314,6 +314,16 @@ def test_an_agent_with_critics_says_what_they_think_of_given_actions(case, batch
     value = agent.state_values(config, state, obs) if "value" in params else own
     np.testing.assert_allclose(own, each.mean(axis=0), rtol=1e-4, atol=1e-5)
     assert own.shape == value.shape == (8,)
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_an_agent_declares_the_functions_that_it_has(name):
+    """And those only: loops and commands ask the declaration."""
+    agent = AGENTS[name]
+    for field in dataclasses.fields(Capabilities):
+        function = getattr(agent.CAPABILITIES, field.name)
+        if field.name not in ("needs", "images"):
+            assert function is vars(agent).get(field.name), field.name
 
 
 @CASES

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import calql, cql, sac
-from robo_rl.learn.contract import batch_of, supply
+from robo_rl.learn.batches import batch_of
+from robo_rl.learn.supply import supply
 from robo_rl.nn.apply import apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from tests.probe_envs import Match, OneStep, TwoSteps, collect

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from robo_rl.agents import hnpg
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn import distributions

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import ifql
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.nn import critics, policies
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar

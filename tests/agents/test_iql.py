@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from robo_rl.agents import iql
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.nn import policies
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import AGENTS, anchored, fql, iql, rebrac, residual, sac
-from robo_rl.learn.contract import batch_of, check_observations
+from robo_rl.learn.batches import batch_of
+from robo_rl.learn.checks import check_observations
 from robo_rl.nn.encoder import EncoderConfig, features
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.shift import DRQ, OGBENCH, Shift
@@ -78,7 +79,7 @@ def _same(first, second):
 
 
 def test_the_agents_whose_papers_use_pixels_say_so():
-    able = {name for name, agent in AGENTS.items() if getattr(agent, "IMAGES", False)}
+    able = {name for name, agent in AGENTS.items() if agent.CAPABILITIES.images}
     assert able == set(CONFIGS)
 
 

@@ -8,7 +8,7 @@ import scipy.stats
 
 from robo_rl.agents import iql, ppo
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.apply import apply

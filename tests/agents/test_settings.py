@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import AGENTS
-from robo_rl.learn.contract import supply
 from robo_rl.learn.recipes import RECIPES
+from robo_rl.learn.supply import supply
 from robo_rl.nn.networks import NetConfig
 from robo_rl.nn.shift import Shift
 from tests.agents.test_contract import CONFIGS, EYE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import td3bc
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.nn import policies
 from robo_rl.nn.apply import apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar

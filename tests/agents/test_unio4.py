@@ -9,7 +9,7 @@ import pytest
 
 from robo_rl.agents import ppo, unio4
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.recipes import RECIPES
 from robo_rl.nn.apply import apply, apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar

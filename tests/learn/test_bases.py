@@ -11,7 +11,7 @@ from robo_rl.agents import residual
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import online
 from robo_rl.learn.bases import WithBase, with_base
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import RECIPES
 from robo_rl.nn.networks import NetConfig

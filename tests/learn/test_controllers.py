@@ -10,10 +10,11 @@ from robo_rl.agents import bc, distill, sac
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import controllers, online
 from robo_rl.learn import offline as offline_loop
-from robo_rl.learn.contract import batch_of, supply
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.supply import supply
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
 from tests.learn.memory import Memory

@@ -14,7 +14,8 @@ from robo_rl.data.transitions import stack_frames
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline, online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
+from robo_rl.learn.contract import Capabilities
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
@@ -60,7 +61,7 @@ def _assert_equal(first, second):
 class Reader:
     """An agent without networks: what it has seen of images and vectors is its state."""
 
-    IMAGES = True
+    CAPABILITIES = Capabilities(images=True)
     __name__ = "reader"
 
     def init(self, config, key, example, normaliser):

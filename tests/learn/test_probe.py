@@ -8,6 +8,7 @@ import pytest
 
 from robo_rl.agents import bc
 from robo_rl.learn import probe
+from robo_rl.learn.contract import Capabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,12 +16,15 @@ class Config:
     discount: float = 0.5
 
 
+def _q(config, state, obs, actions):
+    return (obs + actions)[..., 0]
+
+
 def _agent(**more):
     """Q(s, a) = s + a, a policy that always does 0.5."""
     agent = types.ModuleType("fake")  # hashable, as agents are
-    agent.q_values = lambda config, state, obs, actions: (obs + actions)[..., 0]
+    agent.CAPABILITIES = Capabilities(q_values=_q, **more)
     agent.act = lambda config, state, obs, key: jnp.full_like(obs, 0.5)
-    vars(agent).update(more)
     return agent
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from robo_rl import agents
 from robo_rl.learn import recipes
+from robo_rl.learn.contract import has_setting
 from robo_rl.learn.recipes import RECIPES, Recipe
 
 
@@ -13,7 +14,7 @@ def test_every_recipe_names_an_agent_and_fits_its_config(name):
     config = recipe.configure(agents.get(recipe.agent).Config())
     for field, value in recipe.options:
         assert getattr(config, field) == value
-    if hasattr(config, "utd"):
+    if has_setting(config, "utd"):
         assert config.utd == recipe.utd
 
 

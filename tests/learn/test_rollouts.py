@@ -12,10 +12,13 @@ from robo_rl.data.replay import ReplayBuffer, take_row
 from robo_rl.data.streams import Streams
 from robo_rl.learn import offline as offline_loop
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of, check_offline, supply
+from robo_rl.learn.batches import batch_of
+from robo_rl.learn.checks import check_offline
+from robo_rl.learn.contract import Capabilities
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.supply import supply
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import sessions, trees
 from tests.learn.memory import Memory
@@ -87,7 +90,7 @@ def test_every_row_is_in_one_rollout_and_in_the_order_of_time(seen):
 
 
 def test_offline_rows_stand_behind_the_rollout_and_say_so(data, seen, monkeypatch):
-    monkeypatch.setattr(ppo, "NEEDS", ("ends", "offline"))
+    monkeypatch.setattr(ppo, "CAPABILITIES", Capabilities(("ends", "offline")))
     marked = {**data, "rewards": np.full_like(data["rewards"], 7.0)}
     recipe = dataclasses.replace(RECIPE, offline_fraction=0.2)
     online.finetune(ppo, CONFIG, Logged(), recipe, LOOP, _start(), offline=marked)

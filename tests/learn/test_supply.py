@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from robo_rl.agents import calql, iql, rebrac
-from robo_rl.learn.contract import needs, supply
+from robo_rl.learn.contract import Capabilities, needs
+from robo_rl.learn.supply import supply
 from tests.probe_envs import Endless, Reach, collect
 
 
@@ -44,5 +45,5 @@ def test_what_cannot_be_supplied_is_refused_by_name():
 
 def test_given_values_are_kept():
     data = {**collect(Endless(), 1), "returns": np.full(4, 7.0)}
-    agent = types.SimpleNamespace(__name__="x", NEEDS=("returns",))
+    agent = types.SimpleNamespace(__name__="x", CAPABILITIES=Capabilities(("returns",)))
     assert supply(agent, None, data)["returns"] is data["returns"]

@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from robo_rl.agents import calql, ppo, qc, sac
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.online import OnlineLoop, behaviour, experience
 from robo_rl.learn.online import vector as environments
 from robo_rl.learn.recipes import Recipe

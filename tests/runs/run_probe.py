@@ -6,7 +6,7 @@ import jax
 
 from robo_rl.agents import iql, sac
 from robo_rl.learn import online
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig

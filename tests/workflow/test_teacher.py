@@ -11,6 +11,7 @@ from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.hardware.runtime.policy import NumpyPolicy, digest
 from robo_rl.learn import recipes
+from robo_rl.learn.contract import Capabilities
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
@@ -102,7 +103,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(teacher, tmp_path,
     ):
         teaching.check_size(teacher, (31,), (6,))
     teaching.check_size(teacher, (31,), (5,))
-    shared = types.SimpleNamespace(__name__="robo_rl.agents.sac")
+    shared = types.SimpleNamespace(__name__="robo_rl.agents.sac", CAPABILITIES=Capabilities())
     teaching.check(shared, teacher, recipes.Recipe(teacher_share=0.5))
     assert not (tmp_path / "runs").exists()
 

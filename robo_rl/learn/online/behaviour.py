@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robo_rl.learn.contract import Agent, State
+from robo_rl.learn.contract import Agent, State, setting
 from robo_rl.learn.controllers import Controller, Turns, labels
 from robo_rl.learn.recipes import Recipe
 
@@ -86,7 +86,7 @@ class Behaviour:
         """The teacher's answers (A,) to the observations of episodes, if there is a teacher."""
         if self._teacher is None:
             return [{} for _ in episodes]
-        std = getattr(self._config, "teacher_std", 1.0)  # agents without it store none
+        std = setting(self._config, "teacher_std", 1.0)  # agents without it store none
         answers = labels(self._teacher, _stacked(episodes), self._size, std)
         return [{key: value[row] for key, value in answers.items()} for row in range(len(episodes))]
 

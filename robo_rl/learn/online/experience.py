@@ -8,7 +8,7 @@ import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.data.streams import Streams
-from robo_rl.learn.contract import Transitions, batch_of
+from robo_rl.learn.batches import Transitions, batch_of
 from robo_rl.learn.controllers import LABELS
 from robo_rl.learn.recipes import Recipe
 

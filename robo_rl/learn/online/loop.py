@@ -14,7 +14,7 @@ chunks are drawn from it.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,9 @@ import numpy as np
 
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.learn import controllers
-from robo_rl.learn.contract import (
-    ROLLOUT_KEYS,
-    Agent,
-    State,
-    Transitions,
-    check_observations,
-    needs,
-    supply,
-)
+from robo_rl.learn.batches import ROLLOUT_KEYS, Transitions
+from robo_rl.learn.checks import check_observations
+from robo_rl.learn.contract import Agent, State, name_of, needs, setting
 from robo_rl.learn.controllers import Controller
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.online import experience, rollouts
@@ -38,22 +32,11 @@ from robo_rl.learn.online.behaviour import Behaviour, Episode
 from robo_rl.learn.online.vector import AnyEnv, Outcome, environments, spaces
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
+from robo_rl.learn.supply import supply
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.policies import Learned
 
 _STREAM_BATCH = 3  # for the others see `robo_rl.learn.online.behaviour`
-
-
-class OnlineAgent(Agent, Protocol):
-    """An agent that can start from what another one has learned."""
-
-    def adopt(self, config: Any, learned: Learned) -> Any:
-        """The config with the network shapes of what was learned."""
-
-    def warm_start(
-        self, config: Any, key: jax.Array, learned: Learned, example_batch: Batch, **reset: Any
-    ) -> State:
-        """A state that starts from what was learned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +62,7 @@ class OnlineLoop:
 
 
 def start_state(
-    agent: OnlineAgent,
+    agent: Agent,
     config: Any,
     recipe: Recipe,
     seed: int,
@@ -98,7 +81,13 @@ def start_state(
         normaliser = None if learned is None else learned.policy.normaliser
         return agent.init(config, key, example_batch, normaliser)
     reset = {"reset": recipe.reset} if recipe.reset else {}
-    return agent.warm_start(config, key, learned, example_batch, **reset)
+    warm_start = agent.CAPABILITIES.warm_start
+    if warm_start is None:
+        raise ValueError(
+            f"start_state: {name_of(agent)} cannot start from what another agent has learned; "
+            'start it "fresh" or "continued"'
+        )
+    return warm_start(config, key, learned, example_batch, **reset)
 
 
 def finetune(
@@ -284,9 +273,9 @@ class _Run:
         )
 
     def _returns(self, rewards: list[float], terminated: bool) -> np.ndarray:
-        """Of every step of an episode that is over, (T,), as `contract.supply` takes them."""
+        """Of every step of an episode that is over, (T,), as `supply` takes them."""
         last = np.arange(1, len(rewards) + 1) == len(rewards)
-        endless = getattr(self.config, "endless_returns", False)
+        endless = setting(self.config, "endless_returns", False)
         return monte_carlo_returns(
             np.array(rewards),
             last & terminated,
@@ -314,7 +303,7 @@ class _Run:
     def _one_update(self, config: Any) -> None:
         rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
         rows = rollouts.batch if self.recipe.rollout else experience.mixed_batch
-        discount = getattr(self.config, "discount", 1.0)
+        discount = setting(self.config, "discount", 1.0)
         batch = rows(rng, self.recipe, discount, self.offline, self.replay, self._needs)
         self.state, metrics = _update(self.agent, config, self.state, batch)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -6,14 +6,15 @@ import numpy as np
 
 from robo_rl.data.replay import ReplayBuffer
 from robo_rl.data.streams import Streams
-from robo_rl.learn.contract import ROLLOUT_KEYS, SUPPLIED, Agent, batch_of, needs
+from robo_rl.learn.batches import ROLLOUT_KEYS, SUPPLIED, batch_of
+from robo_rl.learn.contract import Agent, name_of, needs
 from robo_rl.learn.controllers import LABELS
 from robo_rl.learn.recipes import Recipe
 
 
 def check(agent: Agent, recipe: Recipe, env_steps: int, envs: int = 1) -> None:
     """Raise ValueError where agent, recipe, budget and number of environments do not fit."""
-    name, needed = agent.__name__.rpartition(".")[2], needs(agent)
+    name, needed = name_of(agent), needs(agent)
     if not recipe.rollout and "ends" in needed:
         raise ValueError(
             f"finetune: {name} learns from rollouts; set Recipe.rollout to their length"

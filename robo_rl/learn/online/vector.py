@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from robo_rl.learn.contract import readable
+from robo_rl.learn.batches import readable
 
 EXECUTED_ACTION = "executed_action"
 """Key of `info` under which an environment says what it did in place of the action asked for."""
