@@ -16,6 +16,7 @@ from robo_rl.agents import (
     hnpg,
     ifql,
     iql,
+    plugins,
     ppo,
     qc,
     rebrac,
@@ -55,7 +56,32 @@ AGENTS: Mapping[str, Agent] = {
 
 
 def get(name: str) -> Agent:
-    """The agent called `name`; an unknown name lists the known ones."""
-    if name not in AGENTS:
-        raise ValueError(f"no agent is called {name!r}; known: {', '.join(sorted(AGENTS))}")
-    return AGENTS[name]
+    """An agent by its name, by that of an installed entry point, or by the path of a file.
+
+    `name` is one of `AGENTS`, one of the entry points of the group "robo_rl.agents", `mine.py` for
+    a file that is an agent, `mine.py:Name` for a class or namespace in it, or what `describe` gave.
+    An unknown name lists the known ones.
+    """
+    if name in AGENTS:
+        return AGENTS[name]
+    file = plugins.parse(name)
+    if file is not None:
+        return plugins.load(file)
+    installed = plugins.entry_points()
+    if name in installed:
+        return plugins.load_entry_point(name)
+    known = ", ".join(sorted({*AGENTS, *installed}))
+    raise ValueError(
+        f"no agent is called {name!r}; known: {known}; or give the path of a file, mine.py"
+    )
+
+
+def describe(name: str) -> str:
+    """What a run records of the agent that `get(name)` gives, for `get` to find the same one again.
+
+    The name itself; of a file its absolute path and the SHA-256 of its content, so that `get`
+    refuses a file that has changed since.
+    """
+    get(name)
+    file = plugins.parse(name)
+    return name if file is None else plugins.describe(file)
