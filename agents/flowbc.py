@@ -71,7 +71,14 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     rate = optimise.cosine(config.learning_rate, state.step, config.decay_steps)
     obs = state.normaliser(batch["observations"])
     params, opt, metrics = flow.bc_step(
-        config.flow, state.flow, state.opt, rate, flow_key, obs, batch["actions"]
+        config.flow,
+        state.flow,
+        state.opt,
+        rate,
+        flow_key,
+        obs,
+        batch["actions"],
+        batch.get("valid"),
     )
     return State(params, opt, state.normaliser, key, state.step + 1), metrics
 
@@ -92,4 +99,4 @@ def policy(config: Config, state: State) -> policies.FlowPolicy:
     return policies.FlowPolicy(config.flow, state.flow, state.normaliser, config.flow_steps)
 
 
-CAPABILITIES = Capabilities()
+CAPABILITIES = Capabilities(short_chunks=True)

@@ -144,8 +144,10 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     noise = jax.random.normal(noise_key, actions.shape)
     next_noise = jax.random.normal(next_key, actions.shape)
 
+    rate = config.learning_rate
+    valid = batch.get("valid")  # the flow clones what there is of a chunk, critics whole ones
     moved, flow_opt, flow_metrics = flow.bc_step(
-        config.flow, old["flow"], state.opt["flow"], config.learning_rate, flow_key, obs, actions
+        config.flow, old["flow"], state.opt["flow"], rate, flow_key, obs, actions, valid
     )
     actor, actor_opt, actor_metrics = _actor_step(config, state, obs, noise)
 
@@ -157,10 +159,11 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
         config.critic,
         old["critic"],
         state.opt["critic"],
-        config.learning_rate,
+        rate,
         target,
         obs,
         actions,
+        weight=None if valid is None else valid[:, -1],
     )
     new = State(
         params={"flow": moved, "actor": actor, "critic": critic},
@@ -197,5 +200,5 @@ def q_values(
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
 
 
-CAPABILITIES = Capabilities(images=True, q_values=q_values)
+CAPABILITIES = Capabilities(images=True, short_chunks=True, q_values=q_values)
 """Images: each network has an encoder, which its own loss trains; the critics share theirs."""

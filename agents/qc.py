@@ -4,6 +4,8 @@ The policy is a flow cloned from the data, of whose N samples the critics choose
 and in the target: online critics choose, target critics value. Nothing is trained to exploit the
 critics, so actions stay within the data. Chunks are in the data: a row's action holds h actions,
 its reward their discounted sum (`robo_rl.data.chunks`). With h = 1 this is best-of-N (BFN).
+As in the authors' code, the last h - 1 states of an episode are cloned as far as they go (`valid`)
+and say nothing to the critics.
 """
 
 import dataclasses
@@ -96,12 +98,20 @@ def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     key, flow_key, next_key = jax.random.split(state.key, 3)
     obs, actions = state.normaliser(batch["observations"]), batch["actions"]
     rate = config.learning_rate
+    valid = batch.get("valid")  # the flow clones what there is of a chunk, critics whole ones
     moved, flow_opt, flow_metrics = flow.bc_step(
-        config.flow, state.params["flow"], state.opt["flow"], rate, flow_key, obs, actions
+        config.flow, state.params["flow"], state.opt["flow"], rate, flow_key, obs, actions, valid
     )
     target = _target(config, state, batch, next_key)
     critic, critic_opt, critic_metrics = critics.regress(
-        config.critic, state.params["critic"], state.opt["critic"], rate, target, obs, actions
+        config.critic,
+        state.params["critic"],
+        state.opt["critic"],
+        rate,
+        target,
+        obs,
+        actions,
+        weight=None if valid is None else valid[:, -1],
     )
     new = State(
         params={"flow": moved, "critic": critic},
@@ -146,4 +156,4 @@ def q_values(
     return critics.q(config.critic, state.params["critic"], "mean", obs, actions)
 
 
-CAPABILITIES = Capabilities(q_values=q_values)
+CAPABILITIES = Capabilities(short_chunks=True, q_values=q_values)

@@ -139,16 +139,18 @@ class ReplayBuffer:
         discount: float = 0.99,
         chunk: int = 1,
         next_actions: bool = False,
+        short: bool = False,
     ) -> Transitions:
         """A batch (B, ...) drawn uniformly with replacement.
 
         Adds `masks` (B,) = 1 - terminated and `discounts` (B,), the factor on the bootstrap:
         target = rewards + discounts * masks * Q(next_observations). With `chunk` = H > 1 the rows
-        are those of `robo_rl.data.chunks`: `actions` (B, H * A), and only whole windows are drawn.
+        are those of `robo_rl.data.chunks`: `actions` (B, H * A), and only whole windows are drawn;
+        with `short`, any, and `valid` (B, H) says what of them there is.
         With `next_actions`, adds what was done at `next_observations`; the row's own where the
         stream stops.
         """
-        return sample_from([self], rng, batch, n_step, discount, chunk, next_actions)
+        return sample_from([self], rng, batch, n_step, discount, chunk, next_actions, short)
 
     def newest(self, rows: int, discount: float = 0.99, next_actions: bool = False) -> Transitions:
         """The newest `rows` transitions in the order of time, as `sample` gives them.
@@ -173,13 +175,20 @@ class ReplayBuffer:
         discount: float = 0.99,
         chunk: int = 1,
         next_actions: bool = False,
+        short: bool = False,
     ) -> Transitions:
         """The rows (B,), numbered by where they are held, as `sample` gives them."""
         if chunk == 1:
             return self._gather(rows, n_step, discount, next_actions)
         out = self._gather(rows, chunk, discount)
-        actions = np.asarray(self._data["actions"])[self._windows(rows, chunk)]
-        out["actions"] = actions.reshape(len(rows), -1)
+        steps = np.tile(np.arange(chunk), (len(rows), 1))
+        if short:
+            unbroken = ~self._breaks(self._windows(rows, chunk - 1))
+            held = 1 + np.cumprod(unbroken, axis=1).sum(axis=1)  # steps before the stream breaks
+            out["valid"] = (steps < held[:, None]).astype(np.float32)
+            steps = np.minimum(steps, held[:, None] - 1)
+        window = (rows[:, None] + steps) % self.capacity
+        out["actions"] = np.asarray(self._data["actions"])[window].reshape(len(rows), -1)
         return out
 
     def starts(self, rows: np.ndarray, chunk: int) -> np.ndarray:
@@ -276,6 +285,7 @@ def sample_from(
     discount: float = 0.99,
     chunk: int = 1,
     next_actions: bool = False,
+    short: bool = False,
 ) -> Transitions:
     """`ReplayBuffer.sample` of several buffers as if they were one: uniform over all their rows."""
     ends = np.cumsum([len(buffer) for buffer in buffers])
@@ -289,9 +299,11 @@ def sample_from(
             "ReplayBuffer.sample: a chunk is its own n-step window, without next_actions; "
             "leave n_step at 1"
         )
-    rows = _draw(buffers, ends, rng, batch, chunk)
+    rows = _draw(buffers, ends, rng, batch, 1 if short else chunk)
     places = _places(ends, rows)
-    parts = [buffers[n].gather(at, n_step, discount, chunk, next_actions) for n, at, _ in places]
+    parts = [
+        buffers[n].gather(at, n_step, discount, chunk, next_actions, short) for n, at, _ in places
+    ]
     if len(parts) == 1:
         return parts[0]
     order = np.argsort(np.concatenate([where for *_, where in places]))

@@ -64,9 +64,10 @@ class Streams:
         discount: float = 0.99,
         chunk: int = 1,
         next_actions: bool = False,
+        short: bool = False,
     ) -> Transitions:
         """As `ReplayBuffer.sample`, uniform over all rows, however many each environment has."""
-        return sample_from(self._buffers, rng, batch, n_step, discount, chunk, next_actions)
+        return sample_from(self._buffers, rng, batch, n_step, discount, chunk, next_actions, short)
 
     def take_rollout(
         self, rows: int, discount: float = 0.99, next_actions: bool = False

@@ -13,6 +13,9 @@ A batch is a mapping of arrays that share a leading batch axis B:
 Rows of chunked data are n-step rows whose `actions` (B, H * A) hold the H actions of the window one
 after the other. To an agent they are one action in a larger box.
 
+- `valid` (B, H), to agents whose capabilities say `short_chunks`: 1 at the steps of a chunk that
+  are within its episode. Where one is 0 the action is no datum, nor is the row a transition.
+
 An agent that cannot do without one of these names it in `Capabilities.needs`:
 
 - `next_actions` (B, A): what was done at `next_observations`; `robo_rl.learn.supply` adds it
@@ -49,6 +52,7 @@ BATCH_KEYS = (
     "next_observations",
     "masks",
     "discounts",
+    "valid",
     "next_actions",
     "returns",
     "expert",

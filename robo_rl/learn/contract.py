@@ -42,6 +42,8 @@ class Capabilities:
     """Optional batch keys that it cannot do without, see `robo_rl.learn.batches`."""
     images: bool = False
     """Whether observations may be images, or a dict of images and vectors."""
+    short_chunks: bool = False
+    """Whether chunks may run past the end of an episode: it leaves out what `valid` says."""
     q_values: Callable[[Any, State, Any, jax.Array], jax.Array] | None = None
     """(config, state, observations, actions) -> mean over its critics (B,). An agent that has it
     is watched by the offline loop (`robo_rl.learn.probe`)."""

@@ -303,7 +303,8 @@ def _rows(
     if loop.frames > 1:
         supplied = stack_frames(supplied, loop.frames)
     if loop.chunk > 1:
-        supplied = chunk(supplied, loop.chunk, config.discount)
+        short = agent.CAPABILITIES.short_chunks
+        supplied = chunk(supplied, loop.chunk, config.discount, short=short)
     elif loop.n_step > 1:
         supplied = n_step(supplied, loop.n_step, config.discount)
     rows = {name: readable(value) for name, value in batch_of(supplied).items()}

@@ -93,11 +93,21 @@ def _measure(
             following = q_values(config, state, next_obs, next_actions)
         discounts = batch.get("discounts", config.discount)
         target = losses.td_target(batch["rewards"], discounts, batch["masks"], following)
+        if "valid" in batch:
+            # A chunk that its episode cuts short is no transition: over the others alone.
+            weight = batch["valid"][:, -1] / jnp.maximum(jnp.mean(batch["valid"][:, -1]), 1e-6)
+            mean = functools.partial(_weighted_mean, weight)
+        else:
+            mean = jnp.mean
         return {
-            "probe_td_error": jnp.mean(jnp.square(data_q - target)),
-            "probe_data_q": jnp.mean(data_q),
-            "probe_policy_gap": jnp.mean(policy_q) - jnp.mean(data_q),
-            "probe_target_std": jnp.std(target),
+            "probe_td_error": mean(jnp.square(data_q - target)),
+            "probe_data_q": mean(data_q),
+            "probe_policy_gap": mean(policy_q) - mean(data_q),
+            "probe_target_std": jnp.sqrt(mean(jnp.square(target - mean(target)))),
         }
 
     return (jax.vmap(one) if many else one)(state, batch, keys)
+
+
+def _weighted_mean(weight: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.mean(weight * values)

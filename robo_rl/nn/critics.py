@@ -41,18 +41,21 @@ def regress(
     learning_rate: float | jax.Array,
     target: jax.Array,
     *inputs: jax.Array,
+    weight: jax.Array | None = None,
     clip_norm: float = 0.0,
     weight_decay: float = 0.0,
 ) -> tuple[Params, optax.OptState, Metrics]:
     """One step of all members towards `target` (B,): mean over members and rows of (Q - target)^2.
 
-    `target` gets no gradient: it is computed outside. `clip_norm` and `weight_decay` are those of
+    `target` gets no gradient: it is computed outside. `weight` (B,) is that of each row, 1 without.
+    `clip_norm` and `weight_decay` are those of
     `optimise.adam_step`.
     """
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         each = apply_ensemble(Scalar(net), params, *inputs)  # (N, B)
-        critic_loss = jnp.mean(jnp.square(each - target[None]))
+        error = jnp.square(each - target[None])
+        critic_loss = jnp.mean(error if weight is None else weight[None] * error)
         return critic_loss, {"critic_loss": critic_loss, "q": jnp.mean(each)}
 
     return optimise.gradient_step(loss, params, opt_state, learning_rate, clip_norm, weight_decay)

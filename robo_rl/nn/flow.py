@@ -32,15 +32,20 @@ def matching_loss(
     actions: jax.Array,
     noise: jax.Array,
     times: jax.Array,
+    valid: jax.Array | None = None,
 ) -> jax.Array:
     """Mean over rows and dimensions of (v(s, x_t, t) - (a - noise))^2.
 
-    `actions` and `noise` are (B, A), `times` (B, 1) in [0, 1).
+    `actions` and `noise` are (B, A), `times` (B, 1) in [0, 1). With `valid` (B, H), actions are
+    chunks of H steps, of which those count that are 1; the mean is over all all the same.
     """
     blend = jnp.broadcast_to(times, actions.shape)
     point = (1.0 - blend) * noise + blend * actions
     velocity = head(net, params, obs, point, times)
-    return jnp.mean(jnp.square(velocity - (actions - noise)))
+    error = jnp.square(velocity - (actions - noise))
+    if valid is not None:
+        error = error * jnp.repeat(valid, actions.shape[-1] // valid.shape[-1], axis=-1)
+    return jnp.mean(error)
 
 
 def bc_step(
@@ -51,14 +56,18 @@ def bc_step(
     key: jax.Array,
     obs: jax.Array,
     actions: jax.Array,
+    valid: jax.Array | None = None,
 ) -> tuple[Params, optax.OptState, Metrics]:
-    """One step of behaviour cloning by flow matching, with noise and times drawn from `key`."""
+    """One step of behaviour cloning by flow matching, with noise and times drawn from `key`.
+
+    `valid` is that of `matching_loss`.
+    """
     noise_key, time_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, actions.shape)
     times = jax.random.uniform(time_key, (*actions.shape[:-1], 1))
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        flow_loss = matching_loss(net, params, obs, actions, noise, times)
+        flow_loss = matching_loss(net, params, obs, actions, noise, times, valid)
         return flow_loss, {"flow_loss": flow_loss}
 
     return optimise.gradient_step(loss, params, opt_state, learning_rate)

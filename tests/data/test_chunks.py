@@ -86,3 +86,33 @@ def test_a_buffer_without_a_whole_chunk_says_so():
         buffer.sample(np.random.default_rng(0), 4, chunk=2)
     with pytest.raises(ValueError, match="its own n-step window"):
         buffer.sample(np.random.default_rng(0), 4, n_step=2, chunk=2)
+
+
+def test_short_chunks_hold_what_there_is_of_the_last_states_of_an_episode():
+    """Three steps, then two; chunks of three. What is not there repeats the last action."""
+    rows = chunk(_flat([3, 2], terminated=[0]), 3, 0.5, short=True)
+    np.testing.assert_array_equal(rows["observations"][:, 0], np.arange(5))
+    np.testing.assert_array_equal(
+        rows["valid"], [[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    )
+    np.testing.assert_array_equal(
+        rows["actions"], [[0, 1, 2], [1, 2, 2], [2, 2, 2], [3, 4, 4], [4, 4, 4]]
+    )
+    np.testing.assert_allclose(rows["rewards"], [1.0, 2.0, 2.0, 3.0 + 4 / 2, 4.0])
+    np.testing.assert_array_equal(rows["masks"], [0.0, 0.0, 0.0, 1.0, 1.0])
+    whole = chunk(_flat([3, 2], terminated=[0]), 3, 0.5)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(rows[name][:1], value, err_msg=name)
+
+
+def test_the_replay_buffer_draws_the_same_short_chunks_also_where_it_has_wrapped():
+    flat = _flat([3, 2, 5], terminated=[2])
+    buffer = ReplayBuffer(8, EXAMPLE)  # of the ten steps, the oldest two are gone
+    for row in range(10):
+        buffer.add({name: flat[name][row] for name in EXAMPLE})
+    drawn = buffer.sample(np.random.default_rng(0), 200, discount=0.5, chunk=3, short=True)
+    expected = chunk(flat, 3, 0.5, short=True)
+    assert set(drawn["observations"][:, 0]) == set(range(2, 10))
+    for row, start in enumerate(drawn["observations"][:, 0].astype(int)):
+        for name in ("actions", "valid", "rewards", "next_observations", "masks", "discounts"):
+            np.testing.assert_allclose(drawn[name][row], expected[name][start], err_msg=name)

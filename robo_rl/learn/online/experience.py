@@ -76,6 +76,7 @@ def mixed_batch(
     offline: ReplayBuffer | None,
     online: ReplayBuffer | Streams,
     needed: tuple[str, ...] = (),
+    short: bool = False,
 ) -> dict[str, np.ndarray]:
     """utd slices of batch_size rows, each led by its offline share; a slice is a critic step."""
     share = round(recipe.offline_fraction * recipe.batch_size)
@@ -88,6 +89,7 @@ def mixed_batch(
                 discount,
                 recipe.chunk,
                 next_actions="next_actions" in needed,
+                short=short and recipe.chunk > 1,
             )
         )
         for buffer, rows in ((offline, share), (online, recipe.batch_size - share))

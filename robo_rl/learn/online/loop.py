@@ -302,9 +302,12 @@ class _Run:
 
     def _one_update(self, config: Any) -> None:
         rng = np.random.default_rng([self.loop.seed, _STREAM_BATCH, self.updates])
-        rows = rollouts.batch if self.recipe.rollout else experience.mixed_batch
         discount = setting(self.config, "discount", 1.0)
-        batch = rows(rng, self.recipe, discount, self.offline, self.replay, self._needs)
+        source = rng, self.recipe, discount, self.offline, self.replay, self._needs
+        if self.recipe.rollout:
+            batch = rollouts.batch(*source)
+        else:
+            batch = experience.mixed_batch(*source, self.agent.CAPABILITIES.short_chunks)
         self.state, metrics = _update(self.agent, config, self.state, batch)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         wrong = sorted(name for name, value in values.items() if not np.isfinite(value))
