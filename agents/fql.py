@@ -3,7 +3,8 @@
 A flow policy is cloned from the data; a policy of one forward pass is distilled from it and pushed
 up the critics; only the latter acts, by a sample. All losses see the parameters from before the
 update: the authors take one Adam step on their sum, and no two of them move the same network.
-On chunked data this is QC-FQL (Li et al., 2025, arXiv:2507.07969).
+On chunked data this is QC-FQL (Li et al., 2025, arXiv:2507.07969). As in the authors' code, the
+last layers of both policies start like all others; that of its Gaussian baselines starts small.
 """
 
 import dataclasses

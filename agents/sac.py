@@ -56,11 +56,13 @@ class Common:
     actor_rows: str = "last"
     """Rows of the actor's step: the "last" slice of the batch (RLPD), or "all" of it (WSRL)."""
     backup_entropy: bool = False
-    """Whether the target has the entropy bonus of the next action."""
+    """Whether the target has the entropy bonus of the next action: SAC, and RLPD but for its mazes
+    and its hands."""
     std: str = "state"
     """Spread of the actor: "state" dependent, or one "shared" by all states."""
     initial_log_std: float = 0.0
     log_std_min: float = -5.0
+    """-20 in SAC's and RLPD's code."""
     log_std_max: float = 2.0
     initial_temperature: float = 1.0
     target_entropy_per_dim: float = -0.5
@@ -101,7 +103,10 @@ class Common:
 
 @dataclasses.dataclass(frozen=True)
 class Config(Common):
-    """Hyperparameters; defaults are RLPD's."""
+    """Hyperparameters; defaults are RLPD's on sparse rewards, but for `log_std_min`, there -20.
+
+    The recipe "rlpd" sets that, and the entropy bonus of the target as RLPD has it by default.
+    """
 
     shift: Shift = DRQ
     """Of the images, where observations have any."""

@@ -13,6 +13,7 @@ _OF_REPLAY = (
     "seed_buffer_with_offline",
     "warmup_actions",
     "noise_std",
+    "wait_for_episode",
     "critic_only_updates",
     "batch_size",
     "utd",
@@ -50,6 +51,9 @@ class Recipe:
     """Correlation of that noise from one step to the next; 1 is one constant push an episode."""
     noise_varied: bool = False
     """Scale each episode's noise by a draw from U(0, 2)."""
+    wait_for_episode: bool = False
+    """No update before the first episode has ended: until then its rows have no return, and would
+    be all that the online share of a batch is drawn from."""
     critic_only_updates: int = 0
     """Updates in one go right after the warm-up that leave the actor alone."""
     batch_size: int = 256
@@ -111,6 +115,11 @@ class Recipe:
                 raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
         if self.reset and self.start != "learned":
             raise ValueError('Recipe.reset needs start = "learned"')
+        if self.wait_for_episode and self.critic_only_updates:
+            raise ValueError(
+                "Recipe.wait_for_episode: critic_only_updates come at the end of the warm-up and "
+                "do not wait"
+            )
         if self.rollout:
             self._check_rollout()
 
@@ -173,11 +182,13 @@ RECIPES: Mapping[str, Recipe] = {
         "From scratch, without data (Haarnoja et al. 2018).",
         warmup_actions="uniform",
     ),
+    # On sparse rewards the authors take the entropy bonus away: --option backup_entropy=false.
     "rlpd": Recipe(
         "From scratch, half of each batch offline, many critic steps (Ball et al. 2023).",
         offline_fraction=0.5,
         warmup_actions="uniform",
         utd=20,
+        options=(("backup_entropy", True), ("log_std_min", -20.0)),
     ),
     "wsrl": Recipe(
         "Keeps the networks, drops the data, warms up with the frozen policy (Zhou et al. 2024).",
@@ -267,6 +278,7 @@ RECIPES: Mapping[str, Recipe] = {
         start="continued",
         offline_fraction=0.5,
         warmup_steps=0,
+        wait_for_episode=True,
     ),
     "cql": Recipe(
         "As calql, without the calibration.",
@@ -274,6 +286,7 @@ RECIPES: Mapping[str, Recipe] = {
         start="continued",
         offline_fraction=0.5,
         warmup_steps=0,
+        wait_for_episode=True,
     ),
     # An actor step to two of the critics, as offline; the actor's penalty falls over a million
     # steps of the environment.

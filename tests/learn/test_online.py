@@ -16,7 +16,7 @@ from robo_rl.learn.batches import batch_of
 from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop, experience
-from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.recipes import RECIPES, Recipe
 from robo_rl.learn.seeds import training_seed
 from robo_rl.learn.supply import supply
 from robo_rl.nn.networks import NetConfig
@@ -162,6 +162,32 @@ def test_returns_of_finished_episodes_come_into_the_buffer(data):
     stored, rows = _continued(calql, config, recipe, collect(Endless(), 10), Endless())
     np.testing.assert_allclose(stored["buffer/data/returns"], 2.0)
     assert "bound_rate" in rows[-1]
+
+
+def test_updates_wait_for_the_end_of_the_first_episode_where_the_recipe_says_so(monkeypatch):
+    """`Endless` is cut after 4 steps: the first update comes after step 5, and what it draws of its
+    own experience knows its return but for that one row. A run that was cut goes on the same."""
+    config = calql.Config(actor=SMALL, critic=SMALL, samples=2, discount=0.5)
+    recipe = dataclasses.replace(RECIPES["calql"], batch_size=8)
+    data, first = collect(Endless(), 10), []
+    update = online._update
+
+    def seen(agent, config, state, batch):
+        first.append(np.asarray(batch["returns"]))
+        return update(agent, config, state, batch)
+
+    monkeypatch.setattr(online, "_update", seen)
+    loop = dataclasses.replace(LOOP, env_steps=12, checkpoint_every=4)
+    example = batch_of({k: v[:1] for k, v in supply(calql, config, data).items()})
+    state = calql.init(config, jax.random.key(0), example)
+    run = functools.partial(online.finetune, calql, config, Endless(), recipe, loop, state)
+    whole = Memory()
+    expected = run(offline=data, monitor=whole)
+    assert whole.rows[-1]["updates"] == 12 - 4
+    assert (first[0] > experience.NO_RETURN).sum() > 4
+    snapshot = trees.unflatten(sessions.online_template(state), whole.saved[4])
+    assert snapshot["counters"].tolist() == [4, 1, 0]
+    _assert_equal(run(offline=data, snapshot=snapshot), expected)
 
 
 def test_next_actions_come_with_every_batch(data):

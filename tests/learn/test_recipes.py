@@ -26,6 +26,8 @@ def test_an_unknown_recipe_lists_the_known_ones():
 def test_the_papers_are_what_they_are():
     rlpd, wsrl, residual = RECIPES["rlpd"], RECIPES["wsrl"], RECIPES["residual"]
     assert (rlpd.offline_fraction, rlpd.utd, rlpd.start) == (0.5, 20, "fresh")
+    assert dict(rlpd.options) == {"backup_entropy": True, "log_std_min": -20.0}
+    assert all(RECIPES[name].wait_for_episode for name in ("cql", "calql"))
     assert (wsrl.offline_fraction, wsrl.utd, wsrl.warmup_steps) == (0.0, 4, 5000)
     assert not wsrl.needs_offline_data
     assert wsrl.start == "learned"
@@ -52,6 +54,7 @@ def test_the_papers_are_what_they_are():
         ({"teacher_turns": "x"}, "Recipe.teacher_turns"),
         ({"critic_only_updates": -1}, "Recipe.critic_only_updates"),
         ({"reset": ("critic",)}, "Recipe.reset"),
+        ({"wait_for_episode": True, "critic_only_updates": 1}, "Recipe.wait_for_episode"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(wrong, message):

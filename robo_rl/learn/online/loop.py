@@ -291,6 +291,8 @@ class _Run:
             if self.replay.fresh >= recipe.rollout:
                 self._one_update(self.config)
             return
+        if recipe.wait_for_episode and not self.episodes:
+            return
         for step in range(before + 1, self.env_steps + 1):
             if recipe.critic_only_updates and step == max(recipe.warmup_steps, 1):
                 frozen = dataclasses.replace(self.config, train_actor=False)
