@@ -113,3 +113,17 @@ def test_learned_critics_come_along_with_their_targets_and_moments(batch):
         anchored.warm_start(
             dataclasses.replace(config, critics=3), jax.random.key(0), learned, batch
         )
+
+
+@quick
+def test_the_target_of_the_actor_catches_up_with_all_critic_steps_of_an_update(batch):
+    """Two steps of a half are one of three quarters."""
+    config = dataclasses.replace(CONFIG, utd=2, polyak=0.5, actor_lr=1e-2)
+    state = anchored.init(config, jax.random.key(0), batch)
+    after, _ = UPDATE(config, state, batch)
+    old, new, target = (
+        np.asarray(tree["actor"]["trunk"]["Dense_0"]["kernel"])
+        for tree in (state.target, after.params, after.target)
+    )
+    np.testing.assert_allclose(target, 0.25 * old + 0.75 * new, atol=1e-6)
+    assert not np.array_equal(old, new)

@@ -194,3 +194,25 @@ def test_it_beats_the_behaviour_in_a_contextual_bandit():
     obs = jnp.linspace(-0.8, 0.8, 9)[:, None]
     action = calql.act(config, state, obs, jax.random.key(0))
     np.testing.assert_allclose(action, obs / 2, atol=0.2)
+
+
+@quick
+@pytest.mark.parametrize("seen", [None, 2.0], ids=["cql", "calql"])
+def test_the_regulariser_of_a_critic_step_by_hand(batch, seen):
+    """Critics that say 0 everywhere leave log sum exp(bound - log density): of the policy's actions
+    at s and at s', whose values the returns bound, and of uniform ones, of density 1 / 4."""
+    config = CONFIG if seen is None else CALIBRATED
+    rows = batch if seen is None else {**batch, "returns": np.full(8, seen, np.float32)}
+    state = INIT(config, jax.random.key(0), batch)
+    zero = jax.tree.map(jnp.zeros_like, state.params["critic"])
+    state = dataclasses.replace(state, params={**state.params, "critic": zero})
+    key = jax.random.key(5)
+    _, metrics = cql.critic_step(config, state, rows, key)
+
+    _, _, here_key, next_key = jax.random.split(key, 4)
+    actor = state.params["actor"]
+    _, here = cql._from_policy(config, actor, jnp.asarray(batch["observations"]), here_key)
+    _, ahead = cql._from_policy(config, actor, jnp.asarray(batch["next_observations"]), next_key)
+    of_policy = np.exp((seen or 0.0) - np.concatenate([here, ahead], axis=1)).sum(axis=1)
+    expected = np.log(of_policy + 3 * 4.0).mean()
+    assert float(metrics["regulariser"]) == pytest.approx(expected, rel=1e-5)

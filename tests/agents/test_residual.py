@@ -166,3 +166,16 @@ def test_it_corrects_a_base_that_is_off_in_a_contextual_bandit():
     obs = jnp.linspace(-0.8, 0.8, 9)[:, None]
     action = residual.act(config, state, obs, jax.random.key(0))
     np.testing.assert_allclose(action, obs / 2, atol=0.1)
+
+
+@quick
+def test_the_target_of_the_actor_catches_up_with_all_critic_steps_of_an_update(batch):
+    """Two steps of a half are one of three quarters."""
+    config = dataclasses.replace(CONFIG, utd=2, polyak=0.5, actor_lr=1e-2)
+    state = residual.init(config, jax.random.key(0), batch)
+    after, _ = UPDATE(config, state, batch)
+    old, new, target = (
+        np.asarray(tree["actor"]["trunk"]["Dense_0"]["kernel"])
+        for tree in (state.target, after.params, after.target)
+    )
+    np.testing.assert_allclose(target, 0.25 * old + 0.75 * new, atol=1e-6)

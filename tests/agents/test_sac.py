@@ -295,3 +295,31 @@ def test_exploration_samples_the_density_that_the_loss_uses(batch):
     mean, log_std = apply(Actor(SMALL, 2, "state"), state.params["actor"], obs)
     expected, _ = distributions.tanh_normal_sample(key, mean, log_std)
     np.testing.assert_allclose(sac.act(CONFIG, state, obs, key, explore=True), expected, atol=1e-6)
+
+
+@quick
+@pytest.mark.parametrize(("log_std", "sign"), [(0.0, 1.0), (-4.0, -1.0)], ids=["wide", "narrow"])
+def test_the_entropy_bonus_raises_what_is_random_and_lowers_what_is_not(batch, log_std, sign):
+    """Minus the log-density: above 0 for a wide policy, below for a narrow one. At a temperature
+    of 100 it is all that the critics are drawn to."""
+    hot = dataclasses.replace(CONFIG, initial_temperature=100.0, initial_log_std=log_std)
+    state = INIT(hot, jax.random.key(0), batch)
+    rows = batch["observations"], batch["actions"]
+    plain, bonus = (
+        sac.q_values(config, UPDATE(config, state, batch)[0], *rows)
+        for config in (hot, dataclasses.replace(hot, backup_entropy=True))
+    )
+    assert sign * float(jnp.mean(bonus - plain)) > 0.0
+
+
+@quick
+def test_the_target_entropy_is_per_dimension_of_the_action(batch):
+    """Two dimensions: an entropy of -1.5 x is above a target of -x each, so the temperature falls;
+    it would rise if that were the target of both together."""
+    config = dataclasses.replace(CONFIG, initial_log_std=-3.0)
+    state = INIT(config, jax.random.key(0), batch)
+    entropy = float(UPDATE(config, state, batch)[1]["entropy"])
+    assert entropy < -1.0
+    config = dataclasses.replace(config, target_entropy_per_dim=entropy / 1.5)
+    after, _ = UPDATE(config, state, batch)
+    assert float(after.params["temperature"]) < float(state.params["temperature"])

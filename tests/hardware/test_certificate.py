@@ -1,0 +1,96 @@
+"""What the certificate of the barrier filter is for: a QP's answer that is wrong is not sent."""
+
+import numpy as np
+import pytest
+
+from robo_rl.hardware.barrier import BarrierConfig, BarrierFilter
+from robo_rl.hardware.model import ur5e_model
+from robo_rl.hardware.shaping import Shaper
+from robo_rl.hardware.ur5e import UR5E
+
+HOME = np.array(UR5E.home_rad)
+DT = 0.01
+FAR = 90.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ur5e_model()
+
+
+def _make(model, config):
+    """A filter whose QP always says that what is wished for is fine."""
+    shaper = Shaper(UR5E)
+    wished = lambda nominal, rows, least, lower, upper: nominal  # noqa: E731
+    return shaper, BarrierFilter(model, UR5E, shaper, config, solver=wished)
+
+
+def _behind_wall(x):
+    return BarrierConfig(
+        table_z_m=None, workspace_lower_m=(x, -FAR, -FAR), workspace_upper_m=(FAR, FAR, FAR)
+    )
+
+
+def _stop(shaper, barrier, c, v):
+    """Least height on the way of a full stop."""
+    least = barrier.min_height(c)
+    while v.any():
+        slower = shaper.brake(c, v, DT)
+        c, v = c + 0.5 * (v + slower) * DT, slower
+        least = min(least, barrier.min_height(c))
+    return least
+
+
+def _after_a_tick(shaper, barrier, c, v):
+    """Least height of a filtered tick that asks to go on, and of a full stop behind it."""
+    bounds = shaper.bounds(c, v, DT)
+    sent = barrier.filter(c, v, np.clip(v, bounds.lower, bounds.upper), DT, bounds).filtered_rad_s
+    return _stop(shaper, barrier, c + 0.5 * (v + sent) * DT, sent)
+
+
+def test_a_tick_after_which_the_arm_could_not_stop_in_time_is_not_sent(model):
+    """Straight at the table at 2.5 rad/s: braking now ends 3 mm above it, a tick later below it,
+    while the tick itself stays centimetres away."""
+    shaper, barrier = _make(model, BarrierConfig(workspace_lower_m=None, workspace_upper_m=None))
+    lowest = int(np.argmin(barrier.heights(HOME)))
+    down = -np.sign(barrier.gradients()[lowest])
+    v = 2.5 * down
+    near, far = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (near + far)
+        if _stop(shaper, barrier, HOME + middle * down, v) > 0.003:
+            near = middle
+        else:
+            far = middle
+    c = HOME + near * down
+    assert barrier.min_height(c + v * DT) > 0.01
+    assert _stop(shaper, barrier, c + v * DT, v) < 0.0
+    assert _after_a_tick(shaper, barrier, c, v) >= 0.0
+
+
+def test_the_way_of_a_stop_bends_towards_a_wall_and_the_certificate_knows_by_how_much(model):
+    """The stretched arm turns about its base, along the wall at first: x falls by r (1 - cos)."""
+    c = HOME.copy()
+    c[2] -= 0.6  # the elbow, so that the tool is far out
+    _, barrier = _make(model, _behind_wall(0.0))
+    row = barrier.names.index("workspace/x_lower")
+
+    def slope(turn):
+        barrier.heights(c + turn * np.eye(6)[0])
+        return barrier.gradients()[row][0]
+
+    low, high = -1.5, 1.5
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if slope(low) * slope(middle) > 0.0 else (low, middle)
+    c[0] += low
+    v = 3.0 * np.eye(6)[0]
+    reach = barrier.heights(c)[row]
+    drops = []
+    for start in (c, c + v * DT):
+        x = _stop(Shaper(UR5E), barrier, start, v)
+        drops.append(reach - x)
+    shaper, barrier = _make(model, _behind_wall(reach - 0.5 * sum(drops)))
+    assert _stop(shaper, barrier, c, v) > 0.0
+    assert _stop(shaper, barrier, c + v * DT, v) < 0.0
+    assert _after_a_tick(shaper, barrier, c, v) >= 0.0
