@@ -122,7 +122,7 @@ def test_the_target_of_the_actor_catches_up_with_all_critic_steps_of_an_update(b
     state = anchored.init(config, jax.random.key(0), batch)
     after, _ = UPDATE(config, state, batch)
     old, new, target = (
-        np.asarray(tree["actor"]["trunk"]["Dense_0"]["kernel"])
+        np.asarray(tree["actor"]["mean"]["kernel"])
         for tree in (state.target, after.params, after.target)
     )
     np.testing.assert_allclose(target, 0.25 * old + 0.75 * new, atol=1e-6)

@@ -333,3 +333,16 @@ def test_a_copied_folder_still_loads(folder, tmp_path_factory):
     target = tmp_path_factory.mktemp("copy") / "policy"
     shutil.copytree(folder, target)
     assert NumpyPolicy.load(target).action_size == 1
+
+
+def test_the_epsilon_of_layer_norm_stands_inside_of_the_root():
+    """(2, -3) has a variance of 6.25; with an epsilon of as much it is 2.5 / sqrt(12.5), relu."""
+    arrays = {
+        **_arrays(),
+        "policy/0/norm_scale": np.ones(2, np.float32),
+        "policy/0/norm_shift": np.zeros(2, np.float32),
+    }
+    about = {**_description()["policy"], "layer_norm": "before", "epsilon": 6.25}
+    policy = NumpyPolicy(_description(policy=about), arrays)
+    expected = np.tanh(2.5 / np.sqrt(12.5) - 0.5)
+    np.testing.assert_allclose(policy.act(np.array([5.0, -3.0])), [expected], rtol=1e-6)
