@@ -93,12 +93,11 @@ def _measure(
             following = q_values(config, state, next_obs, next_actions)
         discounts = batch.get("discounts", config.discount)
         target = losses.td_target(batch["rewards"], discounts, batch["masks"], following)
+        mean: Callable[[jax.Array], jax.Array] = jnp.mean
         if "valid" in batch:
             # A chunk that its episode cuts short is no transition: over the others alone.
-            weight = batch["valid"][:, -1] / jnp.maximum(jnp.mean(batch["valid"][:, -1]), 1e-6)
-            mean = functools.partial(_weighted_mean, weight)
-        else:
-            mean = jnp.mean
+            whole = batch["valid"][:, -1]
+            mean = functools.partial(_weighted_mean, whole / jnp.maximum(jnp.mean(whole), 1e-6))
         return {
             "probe_td_error": mean(jnp.square(data_q - target)),
             "probe_data_q": mean(data_q),

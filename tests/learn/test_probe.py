@@ -93,3 +93,14 @@ def test_seeds_trained_together_are_measured_each_on_its_own_rows():
         for name, value in probe.measure(_agent(), Config(), np.zeros(()), alone).items():
             np.testing.assert_allclose(together[name][index], value, rtol=1e-5)
     assert len(set(np.asarray(together["probe_td_error"]).tolist())) == 2
+
+
+def test_chunks_that_their_episode_cuts_short_are_not_measured():
+    """As if the second row were not there: Q of the data 1, of the policy 0.5, target 2.25."""
+    rows = {**DATA, "valid": np.array([[1.0, 1.0], [1.0, 0.0]], np.float32)}
+    assert _measured(_agent(), rows) == {
+        "probe_td_error": 1.25**2,
+        "probe_data_q": 1.0,
+        "probe_policy_gap": -0.5,
+        "probe_target_std": 0.0,
+    }
