@@ -31,6 +31,7 @@ class Recipe:
     about: str = ""
     """What it is, and whose."""
     agent: str = "sac"
+    """Empty: the agent of the run that the recipe continues."""
     start: str = "fresh"
     """"fresh": a new agent. "learned": `warm_start` from an offline agent, of any kind that hands
     on what it has learned. "continued": the offline agent itself, with its own update."""
@@ -113,6 +114,8 @@ class Recipe:
         for name in ("warmup_steps", "critic_only_updates", "rollout", "teacher_share_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Recipe.{name} must be >= 0, got {getattr(self, name)}")
+        if not self.agent and self.start != "continued":
+            raise ValueError('Recipe.agent must be named unless start = "continued"')
         if self.reset and self.start != "learned":
             raise ValueError('Recipe.reset needs start = "learned"')
         if self.wait_for_episode and self.critic_only_updates:
@@ -268,6 +271,13 @@ RECIPES: Mapping[str, Recipe] = {
     "awac": Recipe(
         "The offline update, on a buffer that starts as the dataset (Nair et al. 2020).",
         agent="awac",
+        start="continued",
+        seed_buffer_with_offline=True,
+        warmup_steps=0,
+    ),
+    "continue": Recipe(
+        "The run's own agent and its offline update, on a buffer that starts as the dataset.",
+        agent="",
         start="continued",
         seed_buffer_with_offline=True,
         warmup_steps=0,

@@ -67,6 +67,8 @@ def finetune(
     """
     run = load_run(source)
     planned = recipes.get(recipe)
+    if not planned.agent:
+        planned = dataclasses.replace(planned, agent=run.directory.config["agent"])
     agent = agents.get(planned.agent)
     planned, _ = methods.tuned(planned, agent.Config(), tuple(option))
     teacher_folder = None if teacher is None else pathlib.Path(teacher)
@@ -269,7 +271,7 @@ def start_online(
         {
             "kind": "online",
             "keep": keep,
-            "agent": recipe.agent,
+            "agent": agents.describe(recipe.agent),
             "agent_config": configs.to_json(agent_config),
             "recipe": configs.to_json(recipe),
             "loop": configs.to_json(loop),

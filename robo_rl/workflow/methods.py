@@ -93,14 +93,14 @@ def _agent(name: str) -> Iterator[str]:
 def _recipe(name: str) -> Iterator[str]:
     recipe = recipes.get(name)
     yield f"recipe {name}: {recipe.about}"
-    yield f"Agent {recipe.agent} {_START[recipe.start]}."
+    yield f"Agent {recipe.agent or 'of the run'} {_START[recipe.start]}."
     yield f"robo-rl finetune RUN --recipe {name} --option NAME=VALUE ..."
     for setting in of_recipe(recipe):
         yield _setting(setting)
     if recipe.options:
         fixed = ", ".join(f"{key}={settings.shown(value)}" for key, value in recipe.options)
         yield f"of the agent it sets {fixed}"
-    yield f"and any setting of the agent, see robo-rl methods {recipe.agent}"
+    yield f"and any setting of the agent, see robo-rl methods {recipe.agent or 'NAME'}"
 
 
 def _about(module: Any) -> str:

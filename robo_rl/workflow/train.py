@@ -310,7 +310,7 @@ def start_offline(
         {
             "kind": "offline",
             "keep": keep,
-            "agent": agent_name,
+            "agent": agents.describe(agent_name),
             "agent_config": configs.to_json(agent_config),
             "loop": configs.to_json(loop),
             "data": configs.to_json(view),

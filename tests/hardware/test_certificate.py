@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from robo_rl.hardware.barrier import BarrierConfig, BarrierFilter
-from robo_rl.hardware.model import ur5e_model
-from robo_rl.hardware.shaping import Shaper
-from robo_rl.hardware.ur5e import UR5E
+from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
+from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 HOME = np.array(UR5E.home_rad)
 DT = 0.01

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from robo_rl.learn.acting import Noise
+from robo_rl.learn.online.behaviour import Noise
 from robo_rl.learn.recipes import Recipe
 
 ZERO = np.zeros(20_000)
