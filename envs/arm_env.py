@@ -184,6 +184,14 @@ class ArmEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """What the task pays for the present state."""
         return self.task.outcome(self.state).reward
 
+    def terminated_of_state(self) -> bool:
+        """Whether the present state ends the task."""
+        return self.task.outcome(self.state).terminated
+
+    def observation_of_state(self) -> np.ndarray:
+        """What the task shows of the present state."""
+        return self.task.observe(self.state)
+
     def render(self) -> np.ndarray | None:
         """An RGB image (H, W, 3) of the simulated scene."""
         if self.render_mode is None or self._physics is None:

@@ -29,23 +29,30 @@ class Episode:
 
     def problems(self) -> list[str]:
         """Why the arrays do not fit together; empty when they do."""
-        steps = len(self)
-        found = [] if steps else ["it has no step"]
+        found = [] if len(self) else ["it has no step"]
+        return found + [problem for _, problems in self.misfits().items() for problem in problems]
+
+    def misfits(self, steps: int | None = None) -> dict[str, list[str]]:
+        """What is wrong with each array that does not fit an episode of `steps` (default: as many
+        as there are rewards), by its name: `actions`, `observations['image']`, `infos['qpos']`.
+        """
+        steps = len(self) if steps is None else steps
+        found: dict[str, list[str]] = {}
         for name in ("rewards", "actions", "terminations", "truncations"):
-            found += _rows(name, getattr(self, name), steps)
-        for name in ("rewards", "terminations", "truncations"):
-            shape = np.shape(getattr(self, name))
-            if len(shape) != 1:
-                found.append(f"{name} must have one axis, got shape {shape}")
-        for name in ("terminations", "truncations"):
-            dtype = np.asarray(getattr(self, name)).dtype
-            if dtype != np.bool_:
-                found.append(f"{name} must be bool, got {dtype}")
-        for name, array in named_arrays("observations", self.observations).items():
-            found += _rows(name, array, steps + 1)
-        for name, array in self.infos.items():
-            found += _rows(f"infos[{name!r}]", array, steps + 1)
-        return found
+            array = getattr(self, name)
+            problems = _rows(name, array, steps)
+            shape = np.shape(array)
+            if name != "actions" and len(shape) != 1:
+                problems.append(f"{name} must have one axis, got shape {shape}")
+            dtype = np.asarray(array).dtype
+            if name in ("terminations", "truncations") and dtype != np.bool_:
+                problems.append(f"{name} must be bool, got {dtype}")
+            found[name] = problems
+        states = named_arrays("observations", self.observations)
+        states |= {f"infos[{name!r}]": array for name, array in self.infos.items()}
+        for name, array in states.items():
+            found[name] = _rows(name, array, steps + 1)
+        return {name: problems for name, problems in found.items() if problems}
 
     def validate(self, where: str = "episode") -> None:
         """Raises ValueError unless the arrays fit together."""

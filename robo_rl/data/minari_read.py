@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -22,6 +23,11 @@ from robo_rl.data.locate import MAIN_FILE, env_spec_fields, locate_dataset, read
 from robo_rl.data.provenance import METADATA_KEY, Provenance
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.data.transitions import Transitions, flatten_episodes
+
+Unreadable = Callable[[int, str], None]
+"""Told the number of an episode that cannot be read, and why."""
+_EPISODE = re.compile(r"episode_\d+")
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +78,33 @@ class Dataset:
 
         Nested infos and observations are flattened with "/" between the names.
         """
-        return list(_read(self, infos))
+        return list(self.iter_episodes(infos))
+
+    def iter_episodes(self, infos: Sequence[str] | None = None) -> Iterator[Episode]:
+        """The episodes of `episodes`, one in memory at a time."""
+        return (episode for _, episode in _read(self, infos))
+
+    def numbered_episodes(
+        self, numbers: Sequence[int] | None = None, unreadable: Unreadable | None = None
+    ) -> Iterator[tuple[int, Episode]]:
+        """Episodes with their numbers, without seeds and metadata, one in memory at a time.
+
+        `numbers` names those wanted, default all. One that cannot be read is told to `unreadable`
+        and left out, where that is given; else it raises DatasetCorruptError.
+        """
+        return _read(self, None, attributes=False, numbers=numbers, unreadable=unreadable)
+
+    def stored_episodes(self) -> int | None:
+        """How many episodes the file holds, whatever the metadata say; None where that cannot be
+        counted."""
+        file = self.folder / MAIN_FILE
+        if not file.is_file():
+            return None
+        try:
+            with h5py.File(file, "r") as main:
+                return sum(_EPISODE.fullmatch(name) is not None for name in main)
+        except (OSError, RuntimeError) as error:
+            raise _unreadable(file, error) from error
 
     def transitions(
         self,
@@ -86,7 +118,7 @@ class Dataset:
 
         With `mc_discount`, adds `returns` (N,), see `monte_carlo_returns`.
         """
-        episodes = _bare(self) if not infos else list(_read(self, infos, attributes=False))
+        episodes = _bare(self) if not infos else _listed(self, infos)
         try:
             out = flatten_episodes(episodes, next_actions=next_actions, infos=infos)
         except ValueError as error:
@@ -138,37 +170,75 @@ def _storage(dataset: Dataset) -> MinariStorage:
 
 
 def _read(
-    dataset: Dataset, infos: Sequence[str] | None, attributes: bool = True
-) -> Iterator[Episode]:
-    """Episodes as stored; without `attributes`, seeds and metadata are left out."""
-    plain = dataset.metadata["data_format"] == "hdf5" and not any(
-        _needs_decoding(space, dataset.metadata)
-        for space in (dataset.observation_space, dataset.action_space)
-    )
-    if not plain:
-        yield from _read_through_minari(dataset, infos)
+    dataset: Dataset,
+    infos: Sequence[str] | None,
+    attributes: bool = True,
+    numbers: Sequence[int] | None = None,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[int, Episode]]:
+    """Episodes as stored, by number; without `attributes`, seeds and metadata are left out."""
+    wanted = range(dataset.total_episodes) if numbers is None else numbers
+    if needs_minari(dataset):
+        storage = _storage(dataset)
+        file = dataset.folder
+        for number in wanted:
+            try:
+                episode = _decoded(dataset, storage, number, infos)
+            except _BROKEN as error:
+                _tell(unreadable, number, file, error)
+                continue
+            yield number, episode
         return
     file = dataset.folder / MAIN_FILE
     try:
-        with h5py.File(file, "r") as main:
-            for index in range(dataset.total_episodes):
-                yield _episode(h5py.h5g.open(main.id, b"episode_%d" % index), infos, attributes)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DatasetCorruptError(
-            f"{file} cannot be read: {error}. It is damaged or was not written to its end; "
-            "collect, import or download the dataset again"
-        ) from error
+        main = h5py.File(file, "r")
+    except _BROKEN as error:
+        raise _unreadable(file, error) from error
+    with main:
+        for number in wanted:
+            try:
+                group = h5py.h5g.open(main.id, b"episode_%d" % number)
+                episode = _episode(group, infos, attributes)
+            except _BROKEN as error:
+                _tell(unreadable, number, file, error)
+                continue
+            yield number, episode
+
+
+def _listed(dataset: Dataset, infos: Sequence[str] | None) -> list[Episode]:
+    return [episode for _, episode in _read(dataset, infos, attributes=False)]
+
+
+def needs_minari(dataset: Dataset) -> bool:
+    """Whether the data are encoded in a way that only Minari's own code can undo."""
+    return dataset.metadata["data_format"] != "hdf5" or any(
+        _needs_decoding(space, dataset.metadata)
+        for space in (dataset.observation_space, dataset.action_space)
+    )
+
+
+def _tell(unreadable: Unreadable | None, number: int, file: pathlib.Path, error: Exception) -> None:
+    if unreadable is None:
+        raise _unreadable(file, error) from error
+    unreadable(number, str(error))
+
+
+def _unreadable(file: pathlib.Path, error: Exception) -> DatasetCorruptError:
+    return DatasetCorruptError(
+        f"{file} cannot be read: {error}. It is damaged or was not written to its end; "
+        "collect, import or download the dataset again"
+    )
 
 
 def _bare(dataset: Dataset) -> list[Episode]:
     """Episodes without infos, seeds and metadata, from the flat copy where there is one."""
     file = dataset.folder / MAIN_FILE
     if not file.is_file():
-        return list(_read(dataset, (), attributes=False))
+        return _listed(dataset, ())
     stamp = flat_copy.stamp_of(file, dataset.total_episodes)
     episodes = flat_copy.load(file, stamp)
     if episodes is None:
-        episodes = list(_read(dataset, (), attributes=False))
+        episodes = _listed(dataset, ())
         flat_copy.keep(file, stamp, episodes)
     return episodes
 
@@ -237,30 +307,28 @@ def _arrays(node: Any) -> Arrays:
     return flat
 
 
-def _read_through_minari(dataset: Dataset, infos: Sequence[str] | None) -> Iterator[Episode]:
-    storage = _storage(dataset)
-    try:
-        for stored in storage.get_episodes(range(dataset.total_episodes)):
-            found = _flat_dict(stored.get("infos") or {})
-            wanted = found if infos is None else {k: found[k] for k in infos if k in found}
-            observations = stored["observations"]
-            if isinstance(observations, Mapping):
-                observations = _flat_dict(observations)
-            elif not isinstance(observations, np.ndarray):
-                raise DatasetError(
-                    f"dataset {dataset.id!r}: observations of {dataset.observation_space} are not "
-                    "supported; use Box or Dict"
-                )
-            yield Episode(
-                observations=observations,
-                actions=np.asarray(stored["actions"]),
-                rewards=stored["rewards"],
-                terminations=stored["terminations"],
-                truncations=stored["truncations"],
-                infos=wanted,
-            )
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DatasetCorruptError(f"{dataset.folder} cannot be read: {error!r}") from error
+def _decoded(
+    dataset: Dataset, storage: MinariStorage, number: int, infos: Sequence[str] | None
+) -> Episode:
+    (stored,) = storage.get_episodes([number])
+    found = _flat_dict(stored.get("infos") or {})
+    wanted = found if infos is None else {k: found[k] for k in infos if k in found}
+    observations = stored["observations"]
+    if isinstance(observations, Mapping):
+        observations = _flat_dict(observations)
+    elif not isinstance(observations, np.ndarray):
+        raise DatasetError(
+            f"dataset {dataset.id!r}: observations of {dataset.observation_space} are not "
+            "supported; use Box or Dict"
+        )
+    return Episode(
+        observations=observations,
+        actions=np.asarray(stored["actions"]),
+        rewards=stored["rewards"],
+        terminations=stored["terminations"],
+        truncations=stored["truncations"],
+        infos=wanted,
+    )
 
 
 def _flat_dict(nested: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -62,18 +62,20 @@ class PointEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, scale: float = 1.0):
         self._scale = scale
-        self._q = np.zeros(2)
+        self._q = self._v = np.zeros(2)
 
     def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        self._q = np.zeros(2)
+        self._q = self._v = np.zeros(2)
         return np.zeros(4, np.float32), {}
 
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        del qvel
-        self._q = qpos
+        self._q, self._v = qpos, qvel
 
     def reward_of_state(self) -> float:
         return -self._scale * float(np.linalg.norm(self._q))
+
+    def observation_of_state(self) -> np.ndarray:
+        return np.concatenate([self._q, self._v])
 
 
 if "robo_rl_test/Point-v0" not in gymnasium.registry:

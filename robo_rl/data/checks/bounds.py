@@ -1,0 +1,154 @@
+"""Observations and actions against the bounds of their spaces."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from robo_rl.data.checks.form import leaf_spaces
+from robo_rl.data.checks.view import Gap, View
+from robo_rl.data.minari_read import Dataset
+from robo_rl.data.report import Confidence, Finding, Places, Severity, finding
+
+_TOLERANCE = 1e-6  # float32 of a number near 1
+# A clipped or bang-bang policy lives on its bounds, and that is no defect. Nearly always there
+# and in between for the rest looks like commands in a larger unit that were cut.
+_NEARLY_ALWAYS = 0.8
+_SOMETIMES = 0.02
+
+
+class Bounds:
+    """Actions outside their space are an error, observations outside theirs a warning."""
+
+    name = "bounds"
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._action_space = dataset.action_space
+        self._spaces = {
+            name: space
+            for name, space in leaf_spaces("observations", dataset.observation_space).items()
+            if isinstance(space, gymnasium.spaces.Box)
+        }
+        self._steps = self._left_out = 0
+        self._past, self._past_observations = Places(), Places()
+        self._on: np.ndarray | None = None  # (A,) how often each action was on a bound
+
+    def see(self, view: View) -> None:
+        """Compare one episode with both spaces."""
+        self._steps += view.steps
+        if view.actions is None or view.actions.shape[1:] != self._action_space.shape:
+            self._left_out += 1
+        else:
+            self._see_actions(view, view.actions)
+        outside = np.zeros(view.steps + 1, bool)
+        for name, space in self._spaces.items():
+            array = view.observations.get(name)
+            if array is None or array.shape[1:] != space.shape:
+                continue
+            if name in view.extents and not _within(*view.extents[name], space):
+                outside |= _past(array, space).any(axis=1)
+        self._past_observations.add_steps(view.number, np.flatnonzero(outside))
+
+    def _see_actions(self, view: View, actions: np.ndarray) -> None:
+        if not isinstance(self._action_space, gymnasium.spaces.Box):
+            wrong = _impossible(actions.reshape(view.steps, -1), self._action_space)
+            self._past.add_steps(view.number, np.flatnonzero(wrong))
+            return
+        if "actions" in view.extents and not _within(*view.extents["actions"], self._action_space):
+            past = _past(actions, self._action_space).any(axis=1)
+            self._past.add_steps(view.number, np.flatnonzero(past))
+        on = _on(actions, self._action_space).sum(axis=0)
+        self._on = on if self._on is None else self._on + on
+
+    def findings(self) -> list[Finding]:
+        """`action_past_bound`, `observation_past_bound`, and `action_on_bound` where most are."""
+        return [
+            *finding(
+                Severity.ERROR,
+                "action_past_bound",
+                "actions outside the action space",
+                self._past,
+                self._steps,
+                "record the action that was executed, or scale the recorded ones into the space",
+            ),
+            *finding(
+                Severity.WARNING,
+                "observation_past_bound",
+                "observations outside the observation space",
+                self._past_observations,
+                self._steps,
+                "declare the bounds that the sensors have, or find out why they are exceeded",
+            ),
+            *self._saturated(),
+        ]
+
+    def _saturated(self) -> list[Finding]:
+        if self._on is None or not self._steps:
+            return []
+        share = self._on / self._steps
+        columns = np.flatnonzero((share > _NEARLY_ALWAYS) & (share < 1.0 - _SOMETIMES))
+        if not len(columns):
+            return []
+        shares = ", ".join(f"{100 * share[column]:.0f} % of action {column}" for column in columns)
+        return [
+            Finding(
+                Severity.WARNING,
+                "action_on_bound",
+                f"actions exactly on a bound nearly always, but not always: {shares}",
+                int(self._on[columns].max()),
+                self._steps,
+                (),
+                "if the commands were in a larger unit and were cut, record them in theirs; if the "
+                "policy is like that, all is well",
+                Confidence.LOW,
+                f"more than {100 * _NEARLY_ALWAYS:.0f} % on a bound; policies that clip stay below",
+            )
+        ]
+
+    def gap(self) -> Gap | None:
+        """Actions that do not fit, or a space without bounds."""
+        if self._left_out:
+            reason = f"actions of {self._left_out} episodes do not fit their space"
+            return Gap(reason, whole=False)
+        return None
+
+
+def _within(low: np.ndarray, high: np.ndarray, space: gymnasium.spaces.Box) -> bool:
+    """NaN is not outside; `finite` finds it."""
+    slack = _slack(space)
+    return not ((low < space.low - slack) | (high > space.high + slack)).any()
+
+
+def _past(array: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
+    slack = _slack(space)
+    return ((array < space.low - slack) | (array > space.high + slack)).reshape(len(array), -1)
+
+
+def _on(array: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
+    slack = _slack(space)
+    on = (abs(array - space.low) <= slack) | (abs(array - space.high) <= slack)
+    return np.asarray(on.reshape(len(array), -1))
+
+
+def _slack(space: gymnasium.spaces.Box) -> np.ndarray:
+    """Of each bound, as far as float32 may round."""
+    largest = np.maximum(_size(space.low), _size(space.high))
+    return _TOLERANCE * np.maximum(1.0, largest)
+
+
+def _size(bound: np.ndarray) -> np.ndarray:
+    bound = bound.astype(np.float64)
+    return np.where(np.isfinite(bound), abs(bound), 0.0)
+
+
+def _impossible(actions: np.ndarray, space: gymnasium.Space[Any]) -> np.ndarray:
+    """(T,) bool, actions that are no choice of a discrete space."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        first, count = np.array([space.start]), np.array([space.n])
+    elif isinstance(space, gymnasium.spaces.MultiDiscrete):
+        first, count = space.start.reshape(-1), space.nvec.reshape(-1)
+    elif isinstance(space, gymnasium.spaces.MultiBinary):
+        first, count = np.array([0]), np.array([2])
+    else:
+        return np.zeros(len(actions), bool)
+    return np.asarray(((actions < first) | (actions >= first + count)).any(axis=1))
