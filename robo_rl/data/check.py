@@ -61,7 +61,7 @@ def check(
     results = _Results()
     read, steps = _stream(dataset, sample, count, results)
     results.add("counts", count_findings(dataset, read, steps), counts_gap(dataset))
-    for name, (findings, gap) in meaning.judge(sample).items():
+    for name, (findings, gap) in meaning.judge(dataset, sample).items():
         results.add(name, findings, gap)
     _replay(dataset, sample, config, env, results)
     return results.report(dataset, read, steps)
@@ -118,7 +118,7 @@ def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> 
         Bounds(dataset),
         Ends(),
         Jumps(sample.views, dataset.provenance),
-        Copies(dataset),
+        Copies(dataset, sample.views),
     ]
     broken: list[tuple[int, str]] = []
     episodes = steps = 0
@@ -128,7 +128,7 @@ def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> 
         view = view_of(number, episode)
         episodes += 1
         steps += view.steps
-        for one in checks:
+        for one in checks if view.steps else checks[:2]:
             one.see(view)
     results.add("readable", _unreadable(broken, count))
     for one in checks:

@@ -15,6 +15,7 @@ _TOLERANCE = 1e-6  # float32 of a number near 1
 # and in between for the rest looks like commands in a larger unit that were cut.
 _NEARLY_ALWAYS = 0.8
 _SOMETIMES = 0.02
+_TINY = 0.05
 
 
 class Bounds:
@@ -31,6 +32,7 @@ class Bounds:
         }
         self._steps = self._left_out = 0
         self._past, self._past_observations = Places(), Places()
+        self._largest: np.ndarray | None = None  # (A,)
         self._on: np.ndarray | None = None  # (A,) how often each action was on a bound
 
     def see(self, view: View) -> None:
@@ -57,6 +59,11 @@ class Bounds:
         if "actions" in view.extents and not _within(*view.extents["actions"], self._action_space):
             past = _past(actions, self._action_space).any(axis=1)
             self._past.add_steps(view.number, np.flatnonzero(past))
+        if "actions" in view.extents:
+            low, high = view.extents["actions"]
+            largest = np.maximum(abs(low), abs(high)).reshape(-1).astype(np.float64)
+            before = largest if self._largest is None else self._largest
+            self._largest = np.fmax(before, largest)
         on = _on(actions, self._action_space).sum(axis=0)
         self._on = on if self._on is None else self._on + on
 
@@ -80,6 +87,31 @@ class Bounds:
                 "declare the bounds that the sensors have, or find out why they are exceeded",
             ),
             *self._saturated(),
+            *self._small(),
+        ]
+
+    def _small(self) -> list[Finding]:
+        """All actions within a twentieth of what their bounds allow."""
+        space = self._action_space
+        if self._largest is None or not isinstance(space, gymnasium.spaces.Box):
+            return []
+        reach = np.maximum(abs(space.low), abs(space.high)).reshape(-1).astype(np.float64)
+        used = self._largest / np.where(reach > 0.0, reach, np.inf)
+        if not np.isfinite(reach).all() or not 0.0 < used.max() < _TINY:
+            return []
+        return [
+            Finding(
+                Severity.WARNING,
+                "action_small",
+                f"no action goes beyond {100 * float(used.max()):.2g} % of its bounds",
+                self._steps,
+                self._steps,
+                (),
+                "if they are in a smaller unit than the space says, scale them; if the policy is "
+                "that gentle, all is well",
+                Confidence.LOW,
+                "the largest of every action in all steps",
+            )
         ]
 
     def _saturated(self) -> list[Finding]:

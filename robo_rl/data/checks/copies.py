@@ -1,10 +1,11 @@
 """Episodes that are there twice: exactly, nearly, or the beginning of another."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from robo_rl.data.checks.view import Gap, View, view_of
+from robo_rl.data.checks.view import Gap, View, measurable, view_of
 from robo_rl.data.episodes import Episode, named_arrays
 from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import SHOWN, Confidence, Finding, Place, Severity, finding
@@ -21,8 +22,9 @@ class Copies:
 
     name = "duplicates"
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, sample: Sequence[View]) -> None:
         self._dataset = dataset
+        self._spread = _start_spread(sample)
         self._seen = self._left_out = 0
         self._first: dict[bytes, int] = {}
         self._suspects: list[tuple[int, int]] = []
@@ -84,8 +86,10 @@ class Copies:
             return [], []
         numbers = np.array([number for number, _ in self._starts])
         rows = np.stack([start for _, start in self._starts])
-        spread = rows.std(axis=0)
-        rows = (rows - rows.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
+        if self._spread is None or len(self._spread) != rows.shape[1]:
+            return [], []
+        # Where all begin alike, what moves later on says what is near.
+        rows = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 0.1 * self._spread)
         along = rows @ np.random.default_rng(0).normal(size=rows.shape[1])
         order = np.argsort(along, kind="stable")
         pairs: set[tuple[int, int]] = set()
@@ -131,7 +135,23 @@ def _start(view: View) -> np.ndarray | None:
         return None
     parts = (view.vector[: _START_STEPS + 1], view.moves[:_START_STEPS])
     row = np.concatenate([part.astype(np.float64).reshape(-1) for part in parts])
-    return row if np.isfinite(row).all() else None
+    return row if measurable(row) else None
+
+
+def _start_spread(sample: Sequence[View]) -> np.ndarray | None:
+    """Of each number of `_start`, over the whole of the sampled episodes."""
+    known = [view for view in sample if _start(view) is not None]
+    spreads = []
+    for name, times in (("vector", _START_STEPS + 1), ("moves", _START_STEPS)):
+        rows = [np.asarray(getattr(view, name), np.float64) for view in known]
+        rows = [row for row in rows if measurable(row)]
+        if not rows or len({row.shape[1] for row in rows}) != 1:
+            return None
+        spread = np.concatenate(rows).std(axis=0)
+        # What hardly varies at all, such as the last digit of a unit quaternion, tells nothing.
+        least = 0.3 * (float(np.median(spread[spread > 0.0])) if spread.any() else 1.0)
+        spreads.append(np.tile(np.maximum(spread, least), times))
+    return np.concatenate(spreads)
 
 
 def _equal(one: Episode, other: Episode) -> bool:

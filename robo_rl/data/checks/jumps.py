@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robo_rl.data.checks.view import BLOCK, Gap, View, common_width
+from robo_rl.data.checks.view import BLOCK, Gap, View, common_width, measurable
 from robo_rl.data.provenance import Provenance, StateLayout
 from robo_rl.data.report import Confidence, Finding, Places, Severity, finding
 
@@ -181,7 +181,7 @@ def _usual(sample: Sequence[View]) -> Usual | None:
         states = [
             state.astype(np.float64)
             for state in states
-            if state.shape[1] == width and len(state) > 2 and np.isfinite(state).all()
+            if state.shape[1] == width and len(state) > 2 and measurable(state)
         ]
         if states and (found := _usual_of(source, states)) is not None:
             return found

@@ -1,11 +1,63 @@
 """Checks of meaning, on a sample: does what fits together mean what it says?"""
 
+from robo_rl.data.checks import actions, clocks, labels, still
+from robo_rl.data.checks.laws import action_effects, state_laws
+from robo_rl.data.checks.motion import Motion, motion_of
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import Gap
+from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import Finding
 
+Judged = dict[str, tuple[list[Finding], Gap | None]]
+# States that do not go on from each other tell nothing of what actions do.
+_STATES_UNFIT = {"unordered", "time_reversed", "frozen", "rows_repeated"}
+_OF_MOTION = ("still", "spikes", "actions", "order", "clock", "units")
 
-def judge(sample: Sample) -> dict[str, tuple[list[Finding], Gap | None]]:
+
+def judge(dataset: Dataset, sample: Sample) -> Judged:
     """Findings and gap of every check, by its name."""
-    del sample
-    return {}
+    part = None if sample.whole else Gap(f"looked at {sample.reason}")
+    found: Judged = {"labels": (labels.label_findings(dataset, sample.views), part)}
+    motion = motion_of(sample.views)
+    if isinstance(motion, str):
+        return found | {name: ([], Gap(motion, whole=True)) for name in _OF_MOTION}
+    if part is None and len(motion.courses) < len(sample.views):
+        part = Gap(f"looked at {len(motion.courses)} of {len(sample.views)} episodes")
+    provenance = dataset.provenance
+    rate = None if provenance is None else provenance.control_hz
+    laws = state_laws(motion)
+    found["still"] = (still.still_findings(sample.views, motion), part)
+    found["spikes"] = (still.spike_findings(motion), part)
+    found["order"] = (actions.order_findings(motion), part)
+    no_law = Gap("no number follows another as a position does its velocity", whole=True)
+    clock = clocks.time_findings(motion, laws)
+    units = clocks.unit_findings(motion, laws, rate, paced=bool(clock))
+    if any(one.code == "units_mixed" for one in units):
+        # In two units, a step seems to go further than its velocity says.
+        clock = [one for one in clock if one.code != "frames_dropped"]
+    clock += clocks.swapped_columns(motion, laws)
+    found["clock"] = (clock, part if len(laws.strict) else no_law)
+    found["units"] = (units, part)
+    seen = {one.code for findings, _ in found.values() for one in findings}
+    found["actions"] = _actions(motion, part, sorted(seen & _STATES_UNFIT))
+    if any(one.code == "action_lag" for one in found["actions"][0]):
+        # A reward that counts the action seems late with it.
+        told, gap = found["labels"]
+        found["labels"] = [one for one in told if one.code != "reward_lag"], gap
+    return found
+
+
+def _actions(
+    motion: Motion, part: Gap | None, unfit: list[str]
+) -> tuple[list[Finding], Gap | None]:
+    if unfit:
+        return [], Gap(f"no motion to hold actions against: {', '.join(unfit)}", whole=True)
+    effects = action_effects(motion)
+    if effects is None:
+        return [], Gap("the actions are no vectors of reals", whole=True)
+    findings = [
+        *actions.lag_findings(motion),
+        *actions.inverted_actions(motion, effects),
+        *actions.exchanged_actions(motion, effects),
+    ]
+    return findings, part

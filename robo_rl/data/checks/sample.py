@@ -10,8 +10,8 @@ from robo_rl.data.episodes import Arrays, Episode
 from robo_rl.data.minari_read import Dataset
 
 _EPISODES = 200
-_BYTES = 96 * 2**20
-_EPISODE_BYTES = 8 * 2**20
+_BYTES = 24 * 2**20
+_EPISODE_BYTES = 4 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +26,19 @@ class Sample:
 
 
 def draw(dataset: Dataset, count: int) -> Sample:
-    """Up to 200 of `count` episodes and 96 MiB, images left out."""
+    """Up to 200 of `count` episodes and 24 MiB, images left out."""
     numbers = np.unique(np.linspace(0, count - 1, min(count, _EPISODES)).astype(np.int64))
+    # In any order, so that those read before the limit are spread over the dataset too.
+    numbers = np.random.default_rng(0).permutation(numbers)
     views: list[View] = []
     steps = used = 0
     cut = False
     for number, episode in dataset.numbered_episodes(numbers.tolist(), lambda *_: None):
         bare = _without_images(episode)
+        if not len(bare):
+            continue
         size = _bytes(bare)
-        if size > _EPISODE_BYTES and len(bare):
+        if size > _EPISODE_BYTES:
             cut, keep = True, max(1, int(len(bare) * _EPISODE_BYTES / size))
             bare, size = _copied(bare.span(0, keep)), _EPISODE_BYTES
         views.append(view_of(number, bare))
@@ -42,6 +46,7 @@ def draw(dataset: Dataset, count: int) -> Sample:
         used += size
         if used > _BYTES:
             break
+    views.sort(key=lambda view: view.number)
     whole = len(views) == count and not cut
     shown = f"{len(views)} of {count} episodes, {steps} steps"
     return Sample(tuple(views), whole, shown + (", long ones by their beginning" if cut else ""))

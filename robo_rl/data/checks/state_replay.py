@@ -191,7 +191,8 @@ class _Comparison:
                 ]
             )
             low, high = np.percentile(rows, (5, 95), axis=0)
-            switch = [_most_frequent(column) > _SWITCH for column in rows.T]
+            # One that never changes is no switch: the environment must show the same.
+            switch = [_SWITCH < _most_frequent(column) < 1.0 for column in rows.T]
             self._spreads = np.where(switch, np.inf, high - low)
         return self._spreads
 
@@ -286,7 +287,7 @@ def _pick(
         (view, step)
         for view in sample.views
         if {"qpos", "qvel"} <= view.infos.keys()
-        for step in range(view.steps)
+        for step in np.flatnonzero(_finite_states(view)).tolist()
     ]
     ends = [i for i, (view, step) in enumerate(usable) if step == view.steps - 1]
     changes = [
@@ -300,6 +301,14 @@ def _pick(
     rest = np.setdiff1d(np.arange(len(usable)), chosen)
     far = rng.permutation(rest)[: samples - len(chosen)]
     return [usable[i] for i in np.union1d(chosen, far).astype(np.int64).tolist()], len(usable)
+
+
+def _finite_states(view: View) -> np.ndarray:
+    """(T,) bool, steps with finite states on both sides; `finite` tells of the others."""
+    known = np.ones(view.steps + 1, bool)
+    for name in ("qpos", "qvel"):
+        known &= np.isfinite(view.infos[name].reshape(view.steps + 1, -1)).all(axis=1)
+    return known[1:] & known[:-1]
 
 
 def _shapes(space: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from robo_rl.data.episodes import Episode, named_arrays
 from robo_rl.data.report import Finding
 
+_LARGEST = float(np.finfo(np.float32).max)
 BLOCK = 16_384  # rows looked at together, so that long episodes need no large temporaries
 
 
@@ -103,9 +104,10 @@ class View:
     @functools.cached_property
     def moves(self) -> np.ndarray | None:
         """(T, A) actions that are real vectors, else None."""
-        if self.actions is None or self.actions.dtype.kind != "f" or self.actions.ndim > 2:
+        actions = self.actions
+        if actions is None or not self.steps or actions.dtype.kind != "f" or actions.ndim > 2:
             return None
-        return self.actions.reshape(self.steps, -1)
+        return actions.reshape(self.steps, -1)
 
     @functools.cached_property
     def extents(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -140,6 +142,11 @@ def view_of(number: int, episode: Episode) -> View:
     lengths += [len(np.atleast_1d(array)) - 1 for array in states]
     steps = max(collections.Counter(lengths).most_common(1)[0][0], 0)
     return View(number, episode, steps, episode.misfits(steps))
+
+
+def measurable(array: np.ndarray) -> bool:
+    """Whether all numbers are finite and small enough to be squared."""
+    return bool((abs(array) <= _LARGEST).all()) if array.size else True
 
 
 def common_width(widths: Any) -> int:

@@ -1,0 +1,155 @@
+"""Sensors that stand still: stuck columns, stale rows, frozen stretches; and single wild values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from robo_rl.data.checks.motion import Motion
+from robo_rl.data.checks.view import View
+from robo_rl.data.report import SHOWN, Confidence, Finding, Place, Places, Severity, finding
+
+_STALE_SHARE = 0.02
+_FROZEN_STEPS, _FROZEN_SHARE = 10, 0.2
+_FROZEN_EPISODES = 0.05
+_LAST_SHARE = 0.5
+_SPIKE = 10.0  # times the spread between the 5th and the 95th percentile
+_SPIKE_TAIL, _SPIKE_OVER = 99.0, 20.0  # and of what the column does by itself now and then
+
+
+def still_findings(views: Sequence[View], motion: Motion) -> list[Finding]:
+    """`column_constant`, `frozen`, `rows_repeated` and `last_repeated`."""
+    return [*_constant(motion), *_repeats(views)]
+
+
+def _constant(motion: Motion) -> list[Finding]:
+    """Of constant columns, those at zero: a fixed goal is elsewhere, an unplugged sensor is not."""
+    rows = np.concatenate([course.states for course in motion.raw])
+    columns = [column for column in motion.constant.tolist() if not rows[:, column].any()]
+    if not columns:
+        return []
+    return [
+        Finding(
+            Severity.WARNING,
+            "column_constant",
+            f"numbers {columns[: 2 * SHOWN]} of the observations are always 0",
+            len(columns),
+            rows.shape[1],
+            (),
+            "right for padding; else a sensor is stuck or unplugged",
+            Confidence.LOW,
+            f"all {len(rows)} rows of the sample",
+        )
+    ]
+
+
+def _repeats(views: Sequence[View]) -> list[Finding]:
+    """Rows equal to the one before although the action between them was another than before."""
+    frozen, last = Places(), Places()
+    stale: list[Place] = []
+    steps = episodes = 0
+    for view in views:
+        if view.vector is None or view.vector.shape[1] < 3 or view.steps < 3:
+            continue
+        episodes += 1
+        steps += view.steps
+        same = (view.vector[1:] == view.vector[:-1]).all(axis=1) & _acting(view)
+        runs = _runs(same)
+        longest = max((stop - start for start, stop in runs), default=0)
+        if longest >= max(_FROZEN_STEPS, _FROZEN_SHARE * view.steps):
+            frozen.add(view.number)
+        elif same[-1] and same.sum() == 1:
+            last.add(view.number, view.steps)
+        else:
+            stale += [(view.number, step + 1) for step in np.flatnonzero(same).tolist()]
+    if frozen.count < _FROZEN_EPISODES * episodes:
+        frozen = Places()
+    if len(stale) < _STALE_SHARE * steps:
+        stale = []
+    if last.count < _LAST_SHARE * episodes:
+        last = Places()
+    return _told(frozen, stale, last, episodes, steps)
+
+
+def _told(
+    frozen: Places, stale: list[Place], last: Places, episodes: int, steps: int
+) -> list[Finding]:
+    basis = "all numbers are equal to the last digit while the actions go on"
+    return [
+        *finding(
+            Severity.WARNING,
+            "frozen",
+            "observations stand still for a fifth of the episode or more while actions go on",
+            frozen,
+            episodes,
+            "cut the episodes where the sensors stopped",
+            Confidence.MEDIUM,
+            basis,
+        ),
+        *finding(
+            Severity.WARNING,
+            "rows_repeated",
+            "observations that repeat the row before: sensors slower than the control loop",
+            stale,
+            steps,
+            "record at the rate of the slowest sensor, or interpolate; what repeats teaches that "
+            "actions do nothing",
+            Confidence.MEDIUM,
+            basis,
+        ),
+        *finding(
+            Severity.WARNING,
+            "last_repeated",
+            "the last observation of an episode repeats the one before",
+            last,
+            episodes,
+            "record the state after the last step",
+            Confidence.HIGH,
+            basis,
+        ),
+    ]
+
+
+def _acting(view: View) -> np.ndarray:
+    """(T,) bool, whether an action was given that differs from the one before."""
+    if view.moves is None:
+        return np.ones(view.steps, bool)
+    change = (view.moves[1:] != view.moves[:-1]).any(axis=1)
+    return np.concatenate([change[:1], change])
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def spike_findings(motion: Motion) -> list[Finding]:
+    """`spikes`: one row far from its neighbours and from all that is usual."""
+    states = np.concatenate([course.states for course in motion.courses])
+    low, high = np.percentile(states, (5, 95), axis=0)
+    away = [_from_neighbours(course.states) for course in motion.courses]
+    usual = np.percentile(np.concatenate(away), _SPIKE_TAIL, axis=0)
+    limit = np.maximum(_SPIKE * np.maximum(high - low, 1e-9), _SPIKE_OVER * usual)
+    places: list[Place] = []
+    columns: set[int] = set()
+    for course, far in zip(motion.courses, away, strict=True):
+        wild = far > limit
+        places += [(course.number, step + 1) for step in np.flatnonzero(wild.any(axis=1)).tolist()]
+        columns |= set(motion.columns[wild.any(axis=0)].tolist())
+    rows = sum(len(far) for far in away)
+    return finding(
+        Severity.WARNING,
+        "spikes",
+        f"single values far from their neighbours, in numbers {sorted(columns)[: 2 * SHOWN]}",
+        places,
+        rows,
+        "drop or repair these rows; one such value outweighs thousands in a loss",
+        Confidence.HIGH,
+        f"{_SPIKE:g} times the range of nine tenths of all rows away from the rows around",
+    )
+
+
+def _from_neighbours(states: np.ndarray) -> np.ndarray:
+    """(T - 1, D) how far each row is from the middle one of itself and the rows around."""
+    now, before, after = states[1:-1], states[:-2], states[2:]
+    middle = np.maximum(np.minimum(before, after), np.minimum(now, np.maximum(before, after)))
+    return np.asarray(abs(now - middle))

@@ -1,0 +1,354 @@
+"""What is wrong with how things move, on three joints that are pushed about.
+
+Each defect is put into clean episodes that no finding is made of.
+"""
+
+import dataclasses
+
+import gymnasium
+import numpy as np
+import pytest
+
+from robo_rl.data.check import check
+from robo_rl.data.checks.meaning import judge
+from robo_rl.data.checks.sample import Sample
+from robo_rl.data.checks.view import view_of
+from robo_rl.data.episodes import Episode
+from robo_rl.data.minari_io import Dataset
+from robo_rl.data.provenance import Provenance, RewardLabel
+
+HZ = 10.0
+COUNT, STEPS = 24, 80
+SPACE = gymnasium.spaces.Box(-np.inf, np.inf, (7,), np.float64)
+ACTIONS = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+FROM_ENV = Provenance(HZ, RewardLabel("environment", "1"))
+
+
+def push(seed, steps=STEPS):
+    """Angles (3), speeds (3) and a lamp that is on at times; torque is the action, damped."""
+    rng = np.random.default_rng(seed)
+    actions = rng.uniform(-0.8, 0.8, (steps, 3)).astype(np.float32)
+    angle, speed = np.empty((steps + 1, 3)), np.empty((steps + 1, 3))
+    angle[0], speed[0] = rng.uniform(-1.0, 1.0, 3), rng.uniform(-1.0, 1.0, 3)
+    for step in range(steps):
+        speed[step + 1] = 0.95 * speed[step] + 0.5 * actions[step] + rng.normal(0.0, 0.02, 3)
+        angle[step + 1] = angle[step] + (speed[step] + speed[step + 1]) / (2.0 * HZ)
+    lamp = (rng.random((steps + 1, 1)) < 0.3).astype(float)
+    return Episode(
+        observations=np.concatenate([angle, speed, lamp], axis=1),
+        actions=actions,
+        rewards=speed[1:, 0] - (actions**2).sum(axis=1),
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+    )
+
+
+@pytest.fixture(scope="module")
+def good():
+    return tuple(push(seed) for seed in range(COUNT))
+
+
+def codes(episodes, provenance=FROM_ENV):
+    metadata = {"total_episodes": len(episodes), "data_format": "hdf5"}
+    if provenance is not None:
+        metadata["robo_rl"] = provenance.to_json()
+    dataset = Dataset(None, metadata)
+    views = tuple(view_of(number, episode) for number, episode in enumerate(episodes))
+    judged = judge(dataset, Sample(views, True, ""))
+    return {one.code: one for findings, _ in judged.values() for one in findings}
+
+
+def each(episodes, **changes):
+    """Every episode with some arrays changed: each(good, actions=lambda a: -a)."""
+    return [
+        dataclasses.replace(
+            e, **{name: change(getattr(e, name)) for name, change in changes.items()}
+        )
+        for e in episodes
+    ]
+
+
+def every_third(episodes, **changes):
+    return [e if i % 3 else each([e], **changes)[0] for i, e in enumerate(episodes)]
+
+
+def scaled(columns, factor):
+    factors = np.ones(7)
+    factors[columns] = factor
+    return lambda rows: rows * factors
+
+
+def test_clean_episodes_make_no_finding(good):
+    assert codes(good) == {}
+
+
+def test_few_or_flat_or_short_episodes_are_said_not_to_be_judged(good):
+    metadata = {"total_episodes": 3, "data_format": "hdf5"}
+    views = tuple(view_of(number, episode) for number, episode in enumerate(good[:3]))
+    judged = judge(Dataset(None, metadata), Sample(views, True, ""))
+    for name in ("actions", "clock", "units", "order", "spikes", "still"):
+        assert judged[name][1].whole
+        assert "3 episodes" in judged[name][1].reason
+
+
+@pytest.mark.parametrize(
+    ("late", "shift"),
+    [("late", lambda a: np.r_[a[:1], a[:-1]]), ("early", lambda a: np.r_[a[1:], a[-1:]])],
+)
+def test_actions_of_another_step_are_found(good, late, shift):
+    found = codes(each(good, actions=shift))
+    assert set(found) == {"action_lag"}
+    assert f"one step {late}" in found["action_lag"].message
+    assert found["action_lag"].confidence == "high"
+
+
+def test_a_policy_that_gives_its_next_action_away_is_no_lag(good):
+    """Actions mostly follow from the state, so that the next one tells of the next state."""
+    rng = np.random.default_rng(0)
+
+    def feedback(seed):
+        episode = push(seed)
+        rows, actions = episode.observations.copy(), episode.actions.copy()
+        for step in range(STEPS):
+            angle, speed = rows[step, :3], rows[step, 3:6]
+            actions[step] = np.clip(-0.8 * angle - 0.5 * speed + rng.normal(0, 0.1, 3), -1, 1)
+            rows[step + 1, 3:6] = 0.95 * speed + 0.5 * actions[step]
+            rows[step + 1, :3] = angle + (speed + rows[step + 1, 3:6]) / (2.0 * HZ)
+        return dataclasses.replace(episode, observations=rows, actions=actions)
+
+    assert "action_lag" not in codes([feedback(seed) for seed in range(COUNT)])
+
+
+def test_an_action_of_the_other_sign_is_found_in_its_episodes(good):
+    found = codes(every_third(good, actions=lambda a: a * np.float32([1, 1, -1])))
+    assert set(found) == {"action_inverted"}
+    assert found["action_inverted"].places == tuple((i, None) for i in range(0, 15, 3))
+    assert found["action_inverted"].count == COUNT // 3
+
+
+def test_two_exchanged_actions_are_found_in_their_episodes(good):
+    found = codes(every_third(good, actions=lambda a: a[:, [1, 0, 2]]))
+    assert "actions 0 and 1" in found["actions_swapped"].message
+    assert found["actions_swapped"].count == COUNT // 3
+
+
+def test_two_exchanged_columns_are_found_in_their_episodes(good):
+    found = codes(every_third(good, observations=lambda o: o[:, [2, 1, 0, 3, 4, 5, 6]]))
+    assert "numbers [0, 2]" in found["columns_swapped"].message
+    assert found["columns_swapped"].count == COUNT // 3
+
+
+def test_episodes_played_backwards_are_found_and_their_actions_not_judged(good):
+    backwards = every_third(good, observations=lambda o: o[::-1].copy())
+    found = codes(backwards)
+    assert set(found) == {"time_reversed"}
+    assert found["time_reversed"].places == tuple((i, None) for i in range(0, 15, 3))
+
+
+def test_shuffled_steps_are_found():
+    rng = np.random.default_rng(0)
+    shuffled = [each([push(s)], observations=rng.permutation)[0] for s in range(COUNT)]
+    found = codes(shuffled)
+    assert set(found) == {"unordered"}
+    assert found["unordered"].count > 0.8 * COUNT
+
+
+def thinned(episode, kept):
+    rows = np.append(kept, len(episode))
+    steps = len(kept)
+    return dataclasses.replace(
+        episode,
+        observations=episode.observations[rows],
+        actions=episode.actions[kept],
+        rewards=episode.rewards[kept],
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+    )
+
+
+def test_episodes_at_half_the_rate_are_found(good):
+    slow = [e if i % 3 else thinned(e, np.arange(0, STEPS, 2)) for i, e in enumerate(good)]
+    found = codes(slow)
+    assert "rate_mixed" in found
+    assert "2 times as far" in found["rate_mixed"].message
+    assert found["rate_mixed"].count == COUNT // 3
+    assert "units_mixed" not in found
+
+
+def test_dropped_frames_are_found_where_they_are(good):
+    rng = np.random.default_rng(0)
+    kept = [np.flatnonzero(np.r_[True, rng.random(STEPS - 1) > 0.15]) for _ in good]
+    found = codes([thinned(e, k) for e, k in zip(good, kept, strict=True)])
+    assert "frames_dropped" in found
+    episode, step = found["frames_dropped"].places[0]
+    assert np.diff(np.append(kept[episode], STEPS))[step] == 2
+
+
+def test_degrees_in_some_episodes_are_found(good):
+    found = codes(every_third(good, observations=scaled([0, 1], np.rad2deg(1.0))))
+    assert set(found) == {"units_mixed"}
+    assert "numbers [0, 1] are 57.3 times" in found["units_mixed"].message
+    assert "degrees for radians" in found["units_mixed"].message
+
+
+def test_degrees_beside_radians_are_found(good):
+    found = codes(each(good, observations=scaled([0, 1], np.rad2deg(1.0))), None)
+    assert set(found) == {"units_mixed"}
+    assert "numbers [0, 1]" in found["units_mixed"].message
+
+
+@pytest.mark.parametrize(("hz", "wrong"), [(10.0, False), (40.0, True), (5.0, True)])
+def test_a_control_rate_that_the_velocities_deny_is_found(good, hz, wrong):
+    found = codes(good, dataclasses.replace(FROM_ENV, control_hz=hz))
+    assert set(found) == ({"rate_differs"} if wrong else set())
+    if wrong:
+        assert "is 10 Hz" in found["rate_differs"].message
+
+
+def test_repeated_rows_are_found(good):
+    stale = np.arange(STEPS + 1) - (np.arange(STEPS + 1) % 3 == 1)
+    found = codes(each(good, observations=lambda o: o[stale]))
+    assert "rows_repeated" in found
+    assert (0, 1) in found["rows_repeated"].places
+
+
+def freeze(rows):
+    return np.r_[rows[:40], np.repeat(rows[40:41], len(rows) - 40, axis=0)]
+
+
+def test_frozen_sensors_are_found_and_a_machine_at_rest_is_not(good):
+    found = codes(every_third(good, observations=freeze))
+    assert found["frozen"].count == COUNT // 3
+    still = [
+        dataclasses.replace(e, actions=np.r_[e.actions[:40], np.zeros((40, 3), np.float32)])
+        for e in each(good, observations=freeze)
+    ]
+    assert "frozen" not in codes(still)
+
+
+def test_a_last_observation_that_repeats_the_one_before_is_found(good):
+    found = codes(each(good, observations=lambda o: np.r_[o[:-1], o[-2:-1]]))
+    assert set(found) == {"last_repeated"}
+    assert found["last_repeated"].count == COUNT
+
+
+def test_a_dead_column_is_doubtful_and_a_fixed_goal_is_not(good):
+    found = codes(each(good, observations=scaled([6], 0.0)))
+    assert set(found) == {"column_constant"}
+    assert found["column_constant"].confidence == "low"
+    assert codes(each(good, observations=lambda o: np.c_[o[:, :6], np.full(len(o), 0.3)])) == {}
+
+
+def test_spikes_are_found_where_they_are(good):
+    spiked = [e.observations.copy() for e in good]
+    for number in (2, 5):
+        spiked[number][30, 1] += 500.0
+    found = codes(
+        [dataclasses.replace(e, observations=o) for e, o in zip(good, spiked, strict=True)]
+    )
+    assert found["spikes"].places == ((2, 30), (5, 30))
+    assert "[1]" in found["spikes"].message
+
+
+@pytest.mark.parametrize(
+    ("when", "shift"),
+    [("late", lambda r: np.r_[r[:1], r[:-1]]), ("early", lambda r: np.r_[r[1:], r[-1:]])],
+)
+def test_rewards_of_another_step_are_found(good, when, shift):
+    found = codes(each(good, rewards=shift))
+    assert set(found) == {"reward_lag"}
+    assert f"one step {when}" in found["reward_lag"].message
+
+
+@pytest.mark.parametrize(
+    ("value", "odd"), [(-3.2, True), (0.0, False), (-1.0, False), (1.0, False)]
+)
+def test_a_reward_that_never_changes_is_found_unless_it_is_a_usual_one(good, value, odd):
+    found = codes(each(good, rewards=lambda r: np.full_like(r, value)))
+    assert set(found) == ({"reward_constant"} if odd else set())
+
+
+def test_time_limits_marked_terminated_are_found(good):
+    found = codes(each(good, terminations=lambda t: np.arange(len(t)) == len(t) - 1))
+    assert found["limit_terminated"].count == COUNT
+    early = [
+        dataclasses.replace(e.span(0, 30 + i), terminations=np.arange(30 + i) == 29 + i)
+        for i, e in enumerate(good)
+    ]
+    assert "limit_terminated" not in codes(early)
+
+
+def test_inverted_success_is_found(good):
+    ended = []
+    for i, e in enumerate(good):
+        e = e.span(0, 30 + i)
+        last = np.arange(len(e) + 1) == len(e)
+        ended.append(dataclasses.replace(e, terminations=last[1:], infos={"success": last}))
+    assert "success_differs" not in codes(ended)
+    inverted = [dataclasses.replace(e, infos={"success": ~e.infos["success"]}) for e in ended]
+    assert codes(inverted)["success_differs"].count == COUNT
+
+
+def test_a_recording_split_into_single_steps_is_found(good):
+    single = [e.span(t, t + 1) for e in good[:2] for t in range(40)]
+    assert "single_steps" in codes(single)
+
+
+def put(write, episodes):
+    return write(
+        episodes,
+        provenance=FROM_ENV,
+        observation_space=SPACE,
+        action_space=ACTIONS,
+        env=None,
+    )
+
+
+def test_the_check_says_what_it_saw_how_sure_it_is_and_what_to_do(write, good):
+    report = check(put(write, each(good, actions=lambda a: np.r_[a[:1], a[:-1]])))
+    (finding,) = report.findings
+    assert (finding.code, finding.severity, report.exit_code) == ("action_lag", "warning", 0)
+    assert "shift the actions" in finding.advice
+    assert "share of the motion" in finding.basis
+    table = report.table()
+    assert "Confidence high: share of the motion" in table
+    assert {"order", "clock", "units", "still", "spikes", "labels"} <= set(report.passed)
+
+
+def test_actions_too_small_for_their_space_are_doubtful(write, good):
+    report = check(put(write, each(good, actions=lambda a: a * np.float32(0.02))))
+    assert [(f.code, f.confidence) for f in report.findings] == [("action_small", "low")]
+
+
+@pytest.mark.parametrize(
+    ("copy", "kind"),
+    [
+        (lambda e: each([e], observations=lambda o: o + 1e-6)[0], "nearly"),
+        (lambda e: thinned(e, np.arange(STEPS - 3)), "the beginning of"),
+    ],
+)
+def test_near_copies_and_beginnings_of_episodes_are_found(write, good, copy, kind):
+    report = check(put(write, [*good, copy(good[4])]))
+    found = {finding.code: finding for finding in report.findings}
+    assert f"{COUNT} is {kind} 4" in found["near_copy"].message
+    assert found["near_copy"].places == ((COUNT, None),)
+    assert "duplicate" not in found
+
+
+def test_episodes_that_begin_alike_and_part_later_are_no_copies(write, good):
+    """As a simulator with one start and noise that sets in later gives them."""
+    parting = [
+        dataclasses.replace(e, observations=np.r_[good[0].observations[:6], e.observations[6:]])
+        for e in good
+    ]
+    for e in parting:
+        e.actions[:6] = good[0].actions[:6]
+    assert "near_copy" not in {f.code for f in check(put(write, parting)).findings}
+
+
+def test_a_large_dataset_is_judged_by_a_sample_and_says_so(write):
+    short = [push(seed, 10) for seed in range(230)]
+    report = check(put(write, short))
+    assert report.findings == ()
+    assert "200 of 230 episodes" in report.partial["actions"]
+    assert "finite" in report.passed
