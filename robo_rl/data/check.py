@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+import numpy as np
+
 from robo_rl.data.checks import meaning
 from robo_rl.data.checks.bounds import Bounds
 from robo_rl.data.checks.copies import Copies
@@ -122,14 +124,16 @@ def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> 
     ]
     broken: list[tuple[int, str]] = []
     episodes = steps = 0
-    for number, episode in dataset.numbered_episodes(
-        range(count), lambda number, why: broken.append((number, why))
-    ):
-        view = view_of(number, episode)
-        episodes += 1
-        steps += view.steps
-        for one in checks if view.steps else checks[:2]:
-            one.see(view)
+    # What is not finite is told by `Finite`, not by NumPy in every other check.
+    with np.errstate(all="ignore"):
+        for number, episode in dataset.numbered_episodes(
+            range(count), lambda number, why: broken.append((number, why))
+        ):
+            view = view_of(number, episode)
+            episodes += 1
+            steps += view.steps
+            for one in checks if view.steps else checks[:2]:
+                one.see(view)
     results.add("readable", _unreadable(broken, count))
     for one in checks:
         results.add(one.name, one.findings(), one.gap())

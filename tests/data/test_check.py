@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import weakref
 
 import gymnasium
 import h5py
@@ -8,6 +9,7 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
+from robo_rl.data import check as checking
 from robo_rl.data.check import CheckConfig, check, store_report
 from robo_rl.data.minari_io import RewardLabel, StateLayout
 
@@ -531,6 +533,24 @@ def test_what_float32_cannot_hold_is_found(write, clean):
     clean[1].rewards[7] = 1e39
     report = check(write(clean), CheckConfig(reward_samples=0))
     only(report, "overflow", 1, ((1, 7),))
+
+
+def test_few_episodes_are_in_memory_at_a_time(write, episode, monkeypatch):
+    """Those of the sample apart, which is of bounded size: the one looked at and its neighbours."""
+    alive, most = [], 0
+    original = checking.view_of
+
+    def counted(number, one):
+        nonlocal most
+        view = original(number, one)
+        alive.append(weakref.ref(view))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return view
+
+    monkeypatch.setattr(checking, "view_of", counted)
+    report = check(write([episode(seed, 10) for seed in range(40)]), CheckConfig(reward_samples=0))
+    assert report.episodes == 40
+    assert most <= 3
 
 
 def test_samples_must_not_be_negative():

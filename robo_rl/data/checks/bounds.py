@@ -25,14 +25,16 @@ class Bounds:
 
     def __init__(self, dataset: Dataset) -> None:
         self._action_space = dataset.action_space
-        self._spaces = {
-            name: space
+        self._limits = {
+            name: _Limits(space)
             for name, space in leaf_spaces("observations", dataset.observation_space).items()
             if isinstance(space, gymnasium.spaces.Box)
         }
+        box = isinstance(dataset.action_space, gymnasium.spaces.Box)
+        self._action_limits = _Limits(dataset.action_space) if box else None
         self._steps = self._left_out = 0
         self._past, self._past_observations = Places(), Places()
-        self._largest: np.ndarray | None = None  # (A,)
+        self._largest = 0.0
         self._on: np.ndarray | None = None  # (A,) how often each action was on a bound
 
     def see(self, view: View) -> None:
@@ -43,28 +45,26 @@ class Bounds:
         else:
             self._see_actions(view, view.actions)
         outside = np.zeros(view.steps + 1, bool)
-        for name, space in self._spaces.items():
+        for name, limits in self._limits.items():
             array = view.observations.get(name)
-            if array is None or array.shape[1:] != space.shape:
+            if array is None or array.shape[1:] != limits.shape:
                 continue
-            if name in view.extents and not _within(*view.extents[name], space):
-                outside |= _past(array, space).any(axis=1)
+            if name in view.extents and not limits.hold(*view.extents[name]):
+                outside |= limits.past(array).any(axis=1)
         self._past_observations.add_steps(view.number, np.flatnonzero(outside))
 
     def _see_actions(self, view: View, actions: np.ndarray) -> None:
-        if not isinstance(self._action_space, gymnasium.spaces.Box):
+        if self._action_limits is None:
             wrong = _impossible(actions.reshape(view.steps, -1), self._action_space)
             self._past.add_steps(view.number, np.flatnonzero(wrong))
             return
-        if "actions" in view.extents and not _within(*view.extents["actions"], self._action_space):
-            past = _past(actions, self._action_space).any(axis=1)
-            self._past.add_steps(view.number, np.flatnonzero(past))
         if "actions" in view.extents:
             low, high = view.extents["actions"]
-            largest = np.maximum(abs(low), abs(high)).reshape(-1).astype(np.float64)
-            before = largest if self._largest is None else self._largest
-            self._largest = np.fmax(before, largest)
-        on = _on(actions, self._action_space).sum(axis=0)
+            if not self._action_limits.hold(low, high):
+                past = self._action_limits.past(actions).any(axis=1)
+                self._past.add_steps(view.number, np.flatnonzero(past))
+            self._largest = float(np.fmax(self._largest, max(abs(low), abs(high))))
+        on = np.count_nonzero(self._action_limits.on(actions), axis=0)
         self._on = on if self._on is None else self._on + on
 
     def findings(self) -> list[Finding]:
@@ -92,18 +92,16 @@ class Bounds:
 
     def _small(self) -> list[Finding]:
         """All actions within a twentieth of what their bounds allow."""
-        space = self._action_space
-        if self._largest is None or not isinstance(space, gymnasium.spaces.Box):
+        if self._action_limits is None:
             return []
-        reach = np.maximum(abs(space.low), abs(space.high)).reshape(-1).astype(np.float64)
-        used = self._largest / np.where(reach > 0.0, reach, np.inf)
-        if not np.isfinite(reach).all() or not 0.0 < used.max() < _TINY:
+        used = self._largest / self._action_limits.reach
+        if not 0.0 < used < _TINY:
             return []
         return [
             Finding(
                 Severity.WARNING,
                 "action_small",
-                f"no action goes beyond {100 * float(used.max()):.2g} % of its bounds",
+                f"no action goes beyond {100 * used:.2g} % of its bounds",
                 self._steps,
                 self._steps,
                 (),
@@ -145,31 +143,36 @@ class Bounds:
         return None
 
 
-def _within(low: np.ndarray, high: np.ndarray, space: gymnasium.spaces.Box) -> bool:
-    """NaN is not outside; `finite` finds it."""
-    slack = _slack(space)
-    return not ((low < space.low - slack) | (high > space.high + slack)).any()
+class _Limits:
+    """The bounds of a Box, each as far out as float32 may round."""
 
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        assert isinstance(space, gymnasium.spaces.Box)
+        self.shape = space.shape
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        size = np.maximum(_size(low), _size(high))
+        slack = _TOLERANCE * np.maximum(1.0, size)
+        self._low, self._high, self._slack = low - slack, high + slack, slack
+        self._inner = float(self._low.max(initial=-np.inf)), float(self._high.min(initial=np.inf))
+        bounded = np.isfinite(low).all() and np.isfinite(high).all() and size.size
+        self.reach = float(size.min()) if bounded and size.min() > 0.0 else np.inf
 
-def _past(array: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
-    slack = _slack(space)
-    return ((array < space.low - slack) | (array > space.high + slack)).reshape(len(array), -1)
+    def hold(self, low: float, high: float) -> bool:
+        """Whether numbers in this range are inside. So is NaN: `finite` tells of it."""
+        return not (low < self._inner[0] or high > self._inner[1])
 
+    def past(self, array: np.ndarray) -> np.ndarray:
+        """(N, D) bool, beyond a bound."""
+        return np.asarray(((array < self._low) | (array > self._high)).reshape(len(array), -1))
 
-def _on(array: np.ndarray, space: gymnasium.spaces.Box) -> np.ndarray:
-    slack = _slack(space)
-    on = (abs(array - space.low) <= slack) | (abs(array - space.high) <= slack)
-    return np.asarray(on.reshape(len(array), -1))
-
-
-def _slack(space: gymnasium.spaces.Box) -> np.ndarray:
-    """Of each bound, as far as float32 may round."""
-    largest = np.maximum(_size(space.low), _size(space.high))
-    return _TOLERANCE * np.maximum(1.0, largest)
+    def on(self, array: np.ndarray) -> np.ndarray:
+        """(N, D) bool, on a bound, or beyond it."""
+        low, high = self._low + 2.0 * self._slack, self._high - 2.0 * self._slack
+        low, high = low.astype(array.dtype), high.astype(array.dtype)
+        return np.asarray(((array <= low) | (array >= high)).reshape(len(array), -1))
 
 
 def _size(bound: np.ndarray) -> np.ndarray:
-    bound = bound.astype(np.float64)
     return np.where(np.isfinite(bound), abs(bound), 0.0)
 
 

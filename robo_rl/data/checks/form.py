@@ -159,18 +159,18 @@ class Finite:
         self._left_out |= view.misfits.keys() - view.extents.keys()
         bad, cast, bad_infos = (np.zeros(view.steps + 1, bool) for _ in range(3))
         for name, (low, high) in view.extents.items():
-            if _castable(low, high):
-                continue
             array = _array(view, name)
+            if _castable(low, high, array.dtype.kind):
+                continue
             rows = array.reshape(len(array), -1)
             if not np.isfinite(rows).all():
-                mask = ~np.isfinite(rows).all(axis=1)
+                wrong = np.asarray(~np.isfinite(rows).all(axis=1))
                 into = bad_infos if name.startswith("infos") else bad
-                into[: len(mask)] |= mask
+                into[: len(wrong)] |= wrong
             elif not name.startswith("infos"):
                 limit = _FLOAT32_MAX if rows.dtype.kind == "f" else float(_INT32.max)
-                mask = (np.abs(rows.astype(np.float64)) > limit).any(axis=1)
-                cast[: len(mask)] |= mask
+                wrong = np.asarray((np.abs(rows.astype(np.float64)) > limit).any(axis=1))
+                cast[: len(wrong)] |= wrong
         for places, mask in (
             (self._learned, bad),
             (self._casts, cast & ~bad),
@@ -309,15 +309,11 @@ def _other_kind(stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     )
 
 
-def _castable(low: np.ndarray, high: np.ndarray) -> bool:
-    kind, size = np.asarray(low).dtype.kind, np.asarray(low).dtype.itemsize
-    if kind == "f" and size <= 4:
-        return bool(np.isfinite(low).all() and np.isfinite(high).all())
+def _castable(low: float, high: float, kind: str) -> bool:
+    """Whether numbers in this range are finite to the learner; false for NaN."""
     if kind == "f":
-        return bool((low >= -_FLOAT32_MAX).all() and (high <= _FLOAT32_MAX).all())
-    if kind in "iu" and size >= 4:
-        return bool((low >= _INT32.min).all() and (high <= _INT32.max).all())
-    return True
+        return low >= -_FLOAT32_MAX and high <= _FLOAT32_MAX
+    return low >= _INT32.min and high <= _INT32.max
 
 
 def _array(view: View, name: str) -> np.ndarray:

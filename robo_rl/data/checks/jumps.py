@@ -26,6 +26,8 @@ _LEAST_MOVE = 0.1
 # together, where other states are this many nats less likely to.
 _START_NATS = 12.0
 _START_SPREADS = 4.0
+_LEAST_STARTS = 8
+_FIRST_LOOK = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Usual:
     move: np.ndarray  # (D,) least change to count
     needed: int  # numbers that must be suspect at once
     start: np.ndarray  # (2, D) middle and spread of the first states
+    start_tells: np.ndarray  # (D,) how much likelier the value of a first state is than of others
     start_known: bool  # whether starts are so alike that they can be told from the rest
 
 
@@ -156,21 +159,33 @@ class Jumps:
         state = None if usual is None else _state(view, usual.source)
         if usual is None or state is None or state.shape[1] != len(usual.jerk) or len(state) < 3:
             return suspect, reset, False
+        limit, least = (part.astype(state.dtype) for part in (usual.jerk, usual.move))
         for start in range(0, view.steps, BLOCK):
             # One move more on each side, so that blocks do not show.
             low, high = max(start - 1, 0), min(start + BLOCK + 2, len(state))
             rows = state[low:high]
             moves = np.diff(rows, axis=0)
-            hard = (_jerks(moves) > usual.jerk) & (abs(moves) > usual.move)
-            many = np.count_nonzero(hard, axis=1) >= usual.needed
-            stop = min(start + BLOCK, view.steps)
-            suspect[start:stop] = many[start - low : start - low + stop - start]
+            hard = _jerks(moves) > limit
+            if hard.any():
+                hard &= abs(moves) > least
+                many = np.count_nonzero(hard, axis=1) >= usual.needed
+                stop = min(start + BLOCK, view.steps)
+                suspect[start:stop] = many[start - low : start - low + stop - start]
             if usual.start_known:
-                away = abs((rows - usual.start[0]) / usual.start[1]).max(axis=1)
-                reset[low : low + len(rows) - 1] |= (away[1:] < _START_SPREADS) & (
-                    away[:-1] > 5.0 * _START_SPREADS
-                )
+                reset[low : low + len(rows) - 1] |= _starting(rows, usual)
         return suspect, reset, True
+
+
+def _starting(rows: np.ndarray, usual: Usual) -> np.ndarray:
+    """(T,) bool, steps that lead to a first state from one that is far from any."""
+    out = np.zeros(len(rows) - 1, bool)
+    # Nearly no row is near in its first few numbers: only those are looked at in all.
+    few = np.argsort(-usual.start_tells)[:_FIRST_LOOK]
+    near = (abs(rows[:, few] - usual.start[0, few]) < _START_SPREADS * usual.start[1, few]).all(1)
+    for step in (np.flatnonzero(near[1:] & ~near[:-1])).tolist():
+        away = abs((rows[step : step + 2] - usual.start[0]) / usual.start[1]).max(axis=1)
+        out[step] = away[1] < _START_SPREADS and away[0] > 5.0 * _START_SPREADS
+    return out
 
 
 def _usual(sample: Sequence[View]) -> Usual | None:
@@ -204,18 +219,18 @@ def _usual_of(source: str, states: list[np.ndarray]) -> Usual | None:
     needed = max(2, -(-active // 4))
     worst = np.partition(jerks / scale, -needed, axis=1)[:, -needed]
     ratio = max(_SUSPECT_RATIO, _SUSPECT_MARGIN * float(np.percentile(worst, _BUSY_PERCENTILE)))
-    start, known = _starts(rows, states)
+    start, tells = _starts(rows, states)
+    known = len(states) >= _LEAST_STARTS and float(tells.sum()) > _START_NATS
     spread = np.percentile(rows, 95, axis=0) - np.percentile(rows, 5, axis=0)
-    return Usual(source, ratio * scale, _LEAST_MOVE * spread / 3.3, needed, start, known)
+    return Usual(source, ratio * scale, _LEAST_MOVE * spread / 3.3, needed, start, tells, known)
 
 
-def _starts(rows: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, bool]:
-    """Middle and spread (2, D) of the first states, and whether they are unlike the others."""
+def _starts(rows: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and spread (2, D) of the first states, and in nats how unlike the others (D,)."""
     first = np.stack([state[0] for state in states])
     spread = np.maximum(rows.std(axis=0), 1e-12)
     own = np.maximum(first.std(axis=0), 0.02 * spread)
-    known = len(states) >= 8 and float(np.log(spread / own).clip(0.0).sum()) > _START_NATS
-    return np.stack([first.mean(axis=0), own]), known
+    return np.stack([first.mean(axis=0), own]), np.log(spread / own).clip(0.0)
 
 
 def _state(view: View, source: str) -> np.ndarray | None:

@@ -83,7 +83,8 @@ def _surenesses(actions: np.ndarray, rest: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(actions.T @ actions + 1e-3 * steps * np.eye(size))
     effect = inverse @ actions.T @ rest
     noise = ((rest - actions @ effect) ** 2).sum(axis=0) / max(1, steps - size - 1)
-    return effect / (np.sqrt(np.outer(np.diag(inverse), noise)) + 1e-9)
+    sureness: np.ndarray = effect / (np.sqrt(np.outer(np.diag(inverse), noise)) + 1e-9)
+    return sureness
 
 
 def _with_one(states: np.ndarray) -> np.ndarray:

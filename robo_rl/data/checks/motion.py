@@ -10,7 +10,7 @@ from robo_rl.data.checks.view import View, common_width, measurable
 LEAST_EPISODES = 8
 LEAST_STEPS = 8
 _MOST_COLUMNS = 256
-_MOST_ROWS = 60_000
+_MOST_ROWS = 30_000
 
 
 @dataclasses.dataclass(frozen=True)

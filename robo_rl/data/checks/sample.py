@@ -10,7 +10,8 @@ from robo_rl.data.episodes import Arrays, Episode
 from robo_rl.data.minari_read import Dataset
 
 _EPISODES = 200
-_BYTES = 24 * 2**20
+_BYTES = 16 * 2**20
+_READ_BYTES = 96 * 2**20  # of pictures, too
 _EPISODE_BYTES = 4 * 2**20
 
 
@@ -26,12 +27,12 @@ class Sample:
 
 
 def draw(dataset: Dataset, count: int) -> Sample:
-    """Up to 200 of `count` episodes and 24 MiB, images left out."""
+    """Up to 200 of `count` episodes and 16 MiB, images left out."""
     numbers = np.unique(np.linspace(0, count - 1, min(count, _EPISODES)).astype(np.int64))
     # In any order, so that those read before the limit are spread over the dataset too.
     numbers = np.random.default_rng(0).permutation(numbers)
     views: list[View] = []
-    steps = used = 0
+    steps = used = read = 0
     cut = False
     for number, episode in dataset.numbered_episodes(numbers.tolist(), lambda *_: None):
         bare = _without_images(episode)
@@ -43,8 +44,8 @@ def draw(dataset: Dataset, count: int) -> Sample:
             bare, size = _copied(bare.span(0, keep)), _EPISODE_BYTES
         views.append(view_of(number, bare))
         steps += len(bare)
-        used += size
-        if used > _BYTES:
+        used, read = used + size, read + _bytes(episode)
+        if used > _BYTES or read > _READ_BYTES:
             break
     views.sort(key=lambda view: view.number)
     whole = len(views) == count and not cut
@@ -56,7 +57,7 @@ def _without_images(episode: Episode) -> Episode:
     """Bytes of pictures are replaced by nothing; all else stays."""
     observations = episode.observations
     if isinstance(observations, np.ndarray):
-        small: Arrays = observations if observations.ndim <= 2 else observations[:, :0, :0]
+        small: Arrays = observations if observations.ndim <= 2 else observations[:, :0, :0].copy()
         return dataclasses.replace(episode, observations=small, infos=_small(episode.infos))
     small = {k: v if v.ndim <= 2 else v[:, :0, :0].copy() for k, v in observations.items()}
     return dataclasses.replace(episode, observations=small, infos=_small(episode.infos))

@@ -110,18 +110,18 @@ class View:
         return actions.reshape(self.steps, -1)
 
     @functools.cached_property
-    def extents(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Least and greatest of each column of numbers wider than a byte, by the array's name; NaN
-        where one is NaN."""
+    def extents(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest of all numbers wider than a byte, by the array's name; NaN where one
+        is NaN."""
         arrays = dict(self.observations)
         arrays |= {f"infos[{name!r}]": array for name, array in self.infos.items()}
         for name, array in (("actions", self.actions), ("rewards", self.rewards)):
             if array is not None:
                 arrays[name] = array
         return {
-            name: (array.min(axis=0), array.max(axis=0))
+            name: (float(array.min()), float(array.max()))
             for name, array in arrays.items()
-            if len(array) and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
+            if array.size and array.dtype.kind in "iuf" and array.dtype.itemsize > 1
         }
 
     def _fitting(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -146,7 +146,9 @@ def view_of(number: int, episode: Episode) -> View:
 
 def measurable(array: np.ndarray) -> bool:
     """Whether all numbers are finite and small enough to be squared."""
-    return bool((abs(array) <= _LARGEST).all()) if array.size else True
+    if array.dtype.itemsize <= 4:
+        return bool(np.isfinite(array).all())
+    return bool((abs(array) <= _LARGEST).all())
 
 
 def common_width(widths: Any) -> int:
