@@ -8,6 +8,7 @@ from robo_rl.data.checks.laws import ridge
 from robo_rl.data.checks.motion import Motion
 from robo_rl.data.report import Confidence, Finding, Place, Severity, finding
 
+ROWS_PER_INPUT = 5  # with fewer, a fit says nothing
 _LAGS = (-1, 0, 1)
 # The right action explains what the others leave; those of another time nothing, but for what a
 # policy gives away of the next state. Sound recordings stay below 2.5 times.

@@ -15,7 +15,7 @@ _TOLERANCE = 1e-6  # float32 of a number near 1
 # and in between for the rest looks like commands in a larger unit that were cut.
 _NEARLY_ALWAYS = 0.8
 _SOMETIMES = 0.02
-_TINY = 0.05
+_TINY = 0.025
 
 
 class Bounds:
@@ -91,7 +91,7 @@ class Bounds:
         ]
 
     def _small(self) -> list[Finding]:
-        """All actions within a twentieth of what their bounds allow."""
+        """All actions within a fortieth of what their bounds allow."""
         if self._action_limits is None:
             return []
         used = self._largest / self._action_limits.reach

@@ -16,6 +16,7 @@ _UNIT_MATCH = 0.15
 _DOUBLE = (1.6, 2.6)  # a step that goes as far as two
 _DOUBLE_SHARE = 0.03  # sound recordings stay below 0.002
 _ZERO_EXPLAINED = 0.7
+_EVEN = 0.4  # of the middle, between the 10th and the 90th percentile
 _MOST_RATE = 20.0  # beyond, it is another unit and not another rate
 
 
@@ -35,21 +36,38 @@ def time_findings(motion: Motion, laws: StateLaws) -> list[Finding]:
     """`time_reversed`, `rate_mixed`, or `frames_dropped` where an episode's own clock is odd."""
     if not len(laws.strict):
         return []
-    pace = _pace(laws)
+    even = _even(laws)
+    turned = clear(_pace(laws, even)) if len(even) else None
+    if turned is not None and -1.3 < _ratio_of(_pace(laws, even), turned) < -0.75:
+        return _reversed(motion, turned, len(even))
+    pace = _pace(laws, laws.strict)
     few = clear(pace)
     if few is not None:
-        ratio = float(np.nanmedian(pace[few]) / np.nanmedian(pace[~few]))
-        if -1.3 < ratio < -0.75:
-            return _reversed(motion, few, len(laws.strict))
+        ratio = _ratio_of(pace, few)
         factor = max(ratio, 1.0 / ratio) if ratio > 0.0 else 0.0
         if 1.3 < factor < _MOST_RATE:
             return _mixed(motion, few, factor)
     return _dropped(motion, laws)
 
 
-def _pace(laws: StateLaws) -> np.ndarray:
+def _even(laws: StateLaws) -> np.ndarray:
+    """Columns whose law has one slope in all episodes, but for its sign: as velocities have, and
+    a sine and its cosine have not."""
+    even = []
+    for column in laws.strict.tolist():
+        low, middle, high = np.nanpercentile(abs(laws.slope(column)), (10, 50, 90))
+        if high - low < _EVEN * middle:
+            even.append(column)
+    return np.array(even, np.int64)
+
+
+def _ratio_of(pace: np.ndarray, few: np.ndarray) -> float:
+    return float(np.nanmedian(pace[few]) / np.nanmedian(pace[~few]))
+
+
+def _pace(laws: StateLaws, columns: np.ndarray) -> np.ndarray:
     """(N,) how fast each episode goes by all laws, 1 as usual; negative when backwards."""
-    slopes = np.stack([laws.slope(column) for column in laws.strict.tolist()], axis=1)
+    slopes = np.stack([laws.slope(column) for column in columns.tolist()], axis=1)
     slopes /= np.nanmedian(abs(slopes), axis=0)
     # A law may go either way by nature; what counts is that all turn together.
     signs = np.sign(np.nan_to_num(slopes))

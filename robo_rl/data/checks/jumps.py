@@ -25,7 +25,8 @@ _LEAST_MOVE = 0.1
 # A row in mid-episode is a start when it lies as near to the starts as they do, all numbers
 # together, where other states are this many nats less likely to.
 _START_NATS = 12.0
-_START_SPREADS = 4.0
+_START_SPREADS = 3.5
+_FAR_SPREADS = 35.0
 _LEAST_STARTS = 8
 _FIRST_LOOK = 4
 
@@ -184,7 +185,7 @@ def _starting(rows: np.ndarray, usual: Usual) -> np.ndarray:
     near = (abs(rows[:, few] - usual.start[0, few]) < _START_SPREADS * usual.start[1, few]).all(1)
     for step in (np.flatnonzero(near[1:] & ~near[:-1])).tolist():
         away = abs((rows[step : step + 2] - usual.start[0]) / usual.start[1]).max(axis=1)
-        out[step] = away[1] < _START_SPREADS and away[0] > 5.0 * _START_SPREADS
+        out[step] = away[1] < _START_SPREADS and away[0] > _FAR_SPREADS
     return out
 
 

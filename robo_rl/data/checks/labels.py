@@ -13,6 +13,7 @@ from robo_rl.data.report import Confidence, Finding, Place, Severity, finding
 # What a linear model leaves unexplained: much in the own step, little in the right one.
 _LEAST_LEFT, _MOST_LEFT, _LAG_FACTOR = 0.01, 0.5, 0.5
 _MOST_ROWS = 20_000
+_ROWS_PER_INPUT = 5  # with fewer, a fit says nothing
 _SHARE = 0.8
 _USUAL_CONSTANTS = {-1.0, 0.0, 1.0}  # a step's cost, no reward, survival
 
@@ -79,6 +80,8 @@ def _reward_explained(views: Sequence[View], lag: int) -> float:
             rewards.append(np.asarray(view.rewards, np.float64)[1:-1])
         halves.append((np.concatenate(inputs), np.concatenate(rewards)[:, None]))
     (fit, fit_rewards), (test, test_rewards) = halves
+    if len(fit) < _ROWS_PER_INPUT * fit.shape[1]:
+        return 0.0
     if not all(measurable(part) for half in halves for part in half):
         return 0.0
     centre, size = fit.mean(axis=0), fit.std(axis=0) + 1e-9

@@ -55,6 +55,10 @@ def _actions(
     effects = action_effects(motion)
     if effects is None:
         return [], Gap("the actions are no vectors of reals", whole=True)
+    rows = sum(len(course.actions) for course in motion.courses)
+    inputs = len(motion.columns) + 3 * motion.courses[0].actions.shape[1]
+    if rows < 2 * actions.ROWS_PER_INPUT * inputs:
+        return [], Gap(f"{rows} steps are too few for {inputs} numbers", whole=True)
     findings = [
         *actions.lag_findings(motion),
         *actions.inverted_actions(motion, effects),
