@@ -55,6 +55,12 @@ class _Trial:
         episodes = dataset.episodes([] if "infos" in without else None)
         self._good = defects.Setting(episodes, dataset.env_spec, dataset.provenance)
         self._known: set[str] = set()
+        shape, acts = dataset.observation_space.shape, dataset.action_space.shape
+        if not shape or shape[0] < 6 or not acts or acts[0] < 2:
+            raise SystemExit(
+                f"{dataset.id}: these defects need a vector of 6 numbers or more and 2 actions or "
+                f"more, it has {dataset.observation_space} and {dataset.action_space}"
+            )
 
     def run(self, only: str) -> dict[str, dict[str, bool]]:
         """By kind and name of the defect, whether it was caught."""

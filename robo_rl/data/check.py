@@ -20,6 +20,7 @@ from robo_rl.data.checks.state_replay import (
     environment,
     replay_states,
 )
+from robo_rl.data.checks.step_replay import replay_steps
 from robo_rl.data.checks.view import EpisodeCheck, Gap, view_of
 from robo_rl.data.errors import DatasetWriteError
 from robo_rl.data.minari_read import Dataset, open_dataset
@@ -27,7 +28,7 @@ from robo_rl.data.minari_write import write_json
 from robo_rl.data.report import Finding, Places, Report, Severity, finding
 
 REPORT_FILE = "check.json"
-_REPLAYS = ("environment", "reward", "terminated", "observation")
+_REPLAYS = ("environment", "reward", "terminated", "observation", "step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,12 @@ def _replay(
             if wrong:
                 raise ReplaySkippedError("the environment is not the one that was recorded")
             try:
-                replayed = replay_states(dataset, sample, made, config.reward_samples, config.seed)
+                if any({"qpos", "qvel"} <= view.infos.keys() for view in sample.views):
+                    replayed = replay_states(
+                        dataset, sample, made, config.reward_samples, config.seed
+                    )
+                else:
+                    replayed = replay_steps(sample, made, config.reward_samples, config.seed)
             except EnvDiffersError as error:
                 results.add("environment", [differs(str(error))])
                 raise ReplaySkippedError(str(error)) from error
@@ -175,4 +181,5 @@ def _replay(
                 results.add(name, [], Gap(str(reason), whole=True))
         return
     for name in _REPLAYS[1:]:
-        results.add(name, replayed.findings[name], replayed.gaps.get(name))
+        if name in replayed.findings or name in replayed.gaps:
+            results.add(name, replayed.findings.get(name, []), replayed.gaps.get(name))
