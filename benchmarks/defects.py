@@ -163,6 +163,12 @@ def _dropped(episode: Episode, rng: np.random.Generator) -> Episode:
     return _steps_kept(episode, np.flatnonzero(kept))
 
 
+def _timed_out(good: Setting) -> Setting | None:
+    """Nothing to spoil where nothing ends by time."""
+    cut = any(e.truncations.any() for e in good.episodes)
+    return _each(_timed_out_as_ended)(good) if cut else None
+
+
 def _timed_out_as_ended(episode: Episode) -> Episode:
     ends = episode.terminations | episode.truncations
     return dataclasses.replace(episode, terminations=ends, truncations=np.zeros_like(ends))
@@ -229,8 +235,10 @@ def _single_steps(good: Setting) -> Setting:
 
 
 def _other_env(good: Setting) -> Setting:
-    cube = str(getattr(good.env, "id", "")).startswith("robo_rl/Cube")
-    return dataclasses.replace(good, env="robo_rl/CubeDouble-v0" if cube else "Walker2d-v5")
+    own = str(getattr(good.env, "id", ""))
+    other = "HalfCheetah-v5" if own.startswith("Walker2d") else "Walker2d-v5"
+    cube = own.startswith("robo_rl/Cube")
+    return dataclasses.replace(good, env="robo_rl/CubeDouble-v0" if cube else other)
 
 
 def _said(**changes: Callable[[Provenance], Any]) -> Callable[[Setting], Setting | None]:
@@ -269,7 +277,7 @@ def semantic(seed: int = 0) -> list[Defect]:
         "actions fifty times too small": _each(_actions(lambda a: 0.02 * a)),
         "rewards one step late": _each(_rewards(lambda r: np.concatenate([r[:1], r[:-1]]))),
         "rewards with the wrong sign": _each(_rewards(lambda r: -r)),
-        "time limits marked terminated": _each(_timed_out_as_ended),
+        "time limits marked terminated": _timed_out,
         "ends all marked truncated": _never,
         "NaN in infos": _needs("qvel", _each(_info("qvel", _with_nan))),
         "NaN in actions, half": _half(_actions(_with_nan)),

@@ -87,6 +87,7 @@ class _Results:
     def __init__(self) -> None:
         self._found: dict[str, list[Finding]] = {}
         self._gaps: dict[str, Gap] = {}
+        self.digest = ""
 
     def add(self, name: str, findings: list[Finding], gap: Gap | None = None) -> None:
         self._found[name] = findings
@@ -109,11 +110,13 @@ class _Results:
                 for name, findings in self._found.items()
                 if not findings and name not in self._gaps
             ),
+            digest=self.digest,
         )
 
 
 def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> tuple[int, int]:
     """Show every episode to the checks that see all; how many there were, and steps in them."""
+    copies = Copies(dataset, sample.views)
     checks: list[EpisodeCheck] = [
         Lengths(),
         Spaces(dataset),
@@ -121,7 +124,7 @@ def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> 
         Bounds(dataset),
         Ends(),
         Jumps(sample.views, dataset.provenance),
-        Copies(dataset, sample.views),
+        copies,
     ]
     broken: list[tuple[int, str]] = []
     episodes = steps = 0
@@ -138,6 +141,7 @@ def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> 
     results.add("readable", _unreadable(broken, count))
     for one in checks:
         results.add(one.name, one.findings(), one.gap())
+    results.digest = copies.digest()
     return episodes, steps
 
 

@@ -57,6 +57,8 @@ class Report:
     """Checks that looked at everything and found nothing."""
     partial: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Checks that looked at a part only: at which, and why not at the rest."""
+    digest: str = ""
+    """Of a few rows of every episode: with another digest, these are other data."""
 
     @property
     def exit_code(self) -> int:

@@ -426,6 +426,14 @@ def test_the_report_is_json_and_can_be_kept(write, clean):
     assert codes(check(dataset)) == ["end_missing"]
 
 
+def test_the_digest_tells_other_data_of_the_same_name(write, clean):
+    first = check(write(clean)).digest
+    assert check(write(clean, overwrite=True)).digest == first
+    others = [clean[:5], clean[::-1], [*clean[:5], edit(clean[5], rewards={29: 0.0})]]
+    digests = {check(write(other, overwrite=True)).digest for other in others}
+    assert len(digests | {first}) == 4
+
+
 def test_a_report_that_cannot_be_kept_is_said_not_raised(write, clean):
     dataset = write(clean)
     assert store_report(dataset, check(dataset)) is None

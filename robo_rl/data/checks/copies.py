@@ -29,17 +29,17 @@ class Copies:
         self._first: dict[bytes, int] = {}
         self._suspects: list[tuple[int, int]] = []
         self._starts: list[tuple[int, np.ndarray]] = []
+        self._digest = hashlib.blake2b(digest_size=16)
 
     def see(self, view: View) -> None:
         """Remember one episode."""
-        if view.actions is None or not view.observations or not view.steps:
+        key = _fingerprint(view)
+        self._digest.update(key)
+        self._digest.update(b"" if view.rewards is None else _few_rows(view.rewards))
+        if view.actions is None or not view.observations or self._seen >= _REMEMBERED:
             self._left_out += 1
             return
         self._seen += 1
-        if self._seen > _REMEMBERED:
-            self._left_out += 1
-            return
-        key = _fingerprint(view)
         if key in self._first:
             self._suspects.append((view.number, self._first[key]))
         else:
@@ -112,6 +112,10 @@ class Copies:
         ((_, episode),) = self._dataset.numbered_episodes([number])
         return episode
 
+    def digest(self) -> str:
+        """Of a few rows of every episode that was shown, in order."""
+        return self._digest.hexdigest()
+
     def gap(self) -> Gap | None:
         """Episodes that are not whole, or too many to remember."""
         if not self._left_out:
@@ -123,10 +127,14 @@ class Copies:
 def _fingerprint(view: View) -> bytes:
     digest = hashlib.blake2b(str(view.steps).encode(), digest_size=16)
     for array in (*view.observations.values(), view.actions):
-        assert array is not None
-        rows = np.arange(_ROWS) * (len(array) - 1) // (_ROWS - 1)
-        digest.update(np.ascontiguousarray(array[rows]).tobytes())
+        if array is not None:
+            digest.update(_few_rows(array))
     return digest.digest()
+
+
+def _few_rows(array: np.ndarray) -> bytes:
+    rows = np.arange(_ROWS) * (len(array) - 1) // (_ROWS - 1)
+    return np.ascontiguousarray(array[rows]).tobytes()
 
 
 def _start(view: View) -> np.ndarray | None:

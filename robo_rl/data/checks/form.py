@@ -156,7 +156,7 @@ class Finite:
     def see(self, view: View) -> None:
         """Look for rows that are not finite."""
         self._steps += view.steps
-        self._left_out |= view.misfits.keys() - view.extents.keys()
+        self._left_out |= view.misfits.keys() - {"terminations", "truncations"}
         bad, cast, bad_infos = (np.zeros(view.steps + 1, bool) for _ in range(3))
         for name, (low, high) in view.extents.items():
             array = _array(view, name)

@@ -28,7 +28,7 @@ def judge(dataset: Dataset, sample: Sample) -> Judged:
     laws = state_laws(motion)
     found["still"] = (still.still_findings(sample.views, motion), part)
     found["spikes"] = (still.spike_findings(motion), part)
-    found["order"] = (actions.order_findings(motion), part)
+    found["order"] = (actions.order_findings(motion, laws), part)
     no_law = Gap("no number follows another as a position does its velocity", whole=True)
     clock = clocks.time_findings(motion, laws)
     units = clocks.unit_findings(motion, laws, rate, paced=bool(clock))

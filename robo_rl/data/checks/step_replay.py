@@ -160,7 +160,7 @@ def _matter(env: Any, shown: _Shown, hidden: np.ndarray, rng: np.random.Generato
             state[hidden] = shown.rest[hidden] + moved
             env.set_state(state[: env.model.nq], state[env.model.nq :])
             reached.append(np.asarray(env.step(np.zeros(env.action_space.shape))[0])[known])
-        if not np.allclose(*reached, atol=1e-3):
+        if not np.allclose(reached[0], reached[1], atol=1e-3):
             return True
     return False
 
