@@ -19,8 +19,8 @@ from robo_rl.data import check as checking
 from robo_rl.data.episodes import Episode
 from robo_rl.data.errors import DatasetNotFoundError
 from robo_rl.data.minari_io import Dataset, Provenance, RewardLabel, open_dataset, write_dataset
-from robo_rl.envs import collect as collecting
-from robo_rl.envs.oracles import OracleConfig
+from robo_rl.envs.ogbench import collect as collecting
+from robo_rl.envs.ogbench.oracles import OracleConfig
 
 Policy = Callable[[np.ndarray, int], np.ndarray]
 """From an observation and the number of the step to an action."""

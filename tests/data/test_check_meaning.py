@@ -241,12 +241,12 @@ def test_a_dead_column_is_doubtful_and_a_fixed_goal_is_not(good):
 
 def test_spikes_are_found_where_they_are(good):
     spiked = [e.observations.copy() for e in good]
-    for number in (2, 5):
-        spiked[number][30, 1] += 500.0
+    for number, row in ((2, 30), (5, 0), (9, STEPS)):
+        spiked[number][row, 1] += 500.0
     found = codes(
         [dataclasses.replace(e, observations=o) for e, o in zip(good, spiked, strict=True)]
     )
-    assert found["spikes"].places == ((2, 30), (5, 30))
+    assert found["spikes"].places == ((2, 30), (5, 0), (9, STEPS))
     assert "[1]" in found["spikes"].message
 
 

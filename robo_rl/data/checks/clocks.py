@@ -220,8 +220,8 @@ def _two_sizes(motion: Motion, laws: StateLaws, column: int) -> tuple[float, np.
     # Without a law, what moves little need not be in a large unit: only known factors count, and
     # both the changes and the range must tell the same.
     rows = [course.states[:, column] for course in motion.courses]
-    changes = _ratio(np.log10([abs(np.diff(row)).mean() + 1e-12 for row in rows]))
-    ranges = _ratio(np.log10([row.std() + 1e-12 for row in rows]))
+    changes = _ratio(np.log10([np.median(abs(np.diff(row))) + 1e-12 for row in rows]))
+    ranges = _ratio(np.log10([np.ptp(np.percentile(row, (10, 90))) + 1e-12 for row in rows]))
     if changes is None or ranges is None or not (changes[1] == ranges[1]).all():
         return None
     known = _unit(changes[0], 0.1) and _unit(ranges[0], 0.1)

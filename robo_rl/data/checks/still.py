@@ -133,7 +133,7 @@ def spike_findings(motion: Motion) -> list[Finding]:
     columns: set[int] = set()
     for course, far in zip(motion.courses, away, strict=True):
         wild = far > limit
-        places += [(course.number, step + 1) for step in np.flatnonzero(wild.any(axis=1)).tolist()]
+        places += [(course.number, step) for step in np.flatnonzero(wild.any(axis=1)).tolist()]
         columns |= set(motion.columns[wild.any(axis=0)].tolist())
     rows = sum(len(far) for far in away)
     return finding(
@@ -149,7 +149,8 @@ def spike_findings(motion: Motion) -> list[Finding]:
 
 
 def _from_neighbours(states: np.ndarray) -> np.ndarray:
-    """(T - 1, D) how far each row is from the middle one of itself and the rows around."""
-    now, before, after = states[1:-1], states[:-2], states[2:]
-    middle = np.maximum(np.minimum(before, after), np.minimum(now, np.maximum(before, after)))
-    return np.asarray(abs(now - middle))
+    """(T + 1, D) how far each row is from the middle one of itself and the nearest two."""
+    rows = np.arange(len(states))
+    first = np.clip(rows - 1, 0, len(states) - 3)
+    three = np.sort(np.stack([states[first], states[first + 1], states[first + 2]]), axis=0)
+    return np.asarray(abs(states - three[1]))
