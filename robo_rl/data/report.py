@@ -150,4 +150,4 @@ def _places(finding: Finding) -> str:
     shown = [
         str(episode) if step is None else f"{episode}:{step}" for episode, step in finding.places
     ]
-    return ", ".join(shown) + (", ..." if finding.count > len(shown) else "")
+    return ", ".join(shown) + (", ..." if shown and finding.count > len(shown) else "")

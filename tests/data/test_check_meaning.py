@@ -236,6 +236,8 @@ def test_a_dead_column_is_doubtful_and_a_fixed_goal_is_not(good):
     found = codes(each(good, observations=scaled([6], 0.0)))
     assert set(found) == {"column_constant"}
     assert found["column_constant"].confidence == "low"
+    padded = each(good, observations=lambda o: np.c_[o, np.zeros((len(o), 3))])
+    assert codes(padded) == {}
     assert codes(each(good, observations=lambda o: np.c_[o[:, :6], np.full(len(o), 0.3)])) == {}
 
 

@@ -22,9 +22,17 @@ def still_findings(views: Sequence[View], motion: Motion) -> list[Finding]:
 
 
 def _constant(motion: Motion) -> list[Finding]:
-    """Of constant columns, those at zero: a fixed goal is elsewhere, an unplugged sensor is not."""
+    """Single columns that are always zero among others that move.
+
+    Several side by side are a fixed goal or padding, and a goal is seldom at zero.
+    """
     rows = np.concatenate([course.states for course in motion.raw])
-    columns = [column for column in motion.constant.tolist() if not rows[:, column].any()]
+    fixed = set(motion.constant.tolist())
+    columns = [
+        column
+        for column in motion.constant.tolist()
+        if not rows[:, column].any() and not fixed & {column - 1, column + 1}
+    ]
     if not columns:
         return []
     return [
