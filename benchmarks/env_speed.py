@@ -15,7 +15,8 @@ import gymnasium
 import numpy as np
 
 import robo_rl.envs
-from robo_rl.envs.ogbench.scenes import load_ogbench, quiet_ogbench
+from robo_rl.envs.ogbench.scenes import load_ogbench
+from robo_rl.quiet import quiet
 
 _TURN = 20
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    with quiet_ogbench():
+    with quiet():
         load_ogbench("manipspace")
         assert robo_rl.envs  # registers the environments
         envs = {

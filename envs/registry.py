@@ -14,7 +14,6 @@ import io
 import json
 import pathlib
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,19 +22,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from robo_rl.data.spaces import Spaces
+from robo_rl.quiet import quiet
 
 PACKAGES = ("robo_rl.envs", "ogbench", "gymnasium_robotics")
 """Imported, where they are installed, to find an id that Gymnasium does not know."""
 _ROBOTICS = "gymnasium_robotics"
 _LIMITED = ("robo_rl.envs.make:make_arm_env",)
 """Entry points whose environments have the step limit of their task."""
-_LOUD = (
-    r"(?s).*DISPLAY environment variable",
-    r".*precision lowered by casting",
-    r".*is out of date",
-    r".*reward functions were updated",
-)
-"""Warnings at making an environment that its user can do nothing about."""
 
 
 class EnvError(ValueError):
@@ -167,15 +160,6 @@ def _why(setting: EnvSetting) -> str:
             "Hand and Kitchen need `pip install 'mujoco<3.11'`, in an environment of its own"
         )
     return "refuses its arguments: an assertion of its code does not hold"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide warnings at making environments that a user can do nothing about."""
-    with warnings.catch_warnings():
-        for message in _LOUD:
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 def _register(package: str) -> None:

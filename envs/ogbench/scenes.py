@@ -1,16 +1,14 @@
 """OGBench's manipulation scenes, compiled from the installed package."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 from robo_rl.envs.ogbench.geometry import CUBE_SCENES as CUBE_SCENES
 from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import Scene, SceneNames
+from robo_rl.quiet import quiet
 
 ROBOT = "ur5e"
 """The robot in all of them."""
@@ -20,19 +18,8 @@ _RENDER_WIDTH, _RENDER_HEIGHT = 640, 480
 
 def load_ogbench(module: str) -> Any:
     """Import `ogbench.<module>`: late, because it takes a second."""
-    with quiet_ogbench():
+    with quiet():
         return importlib.import_module(f"ogbench.{module}")
-
-
-@contextlib.contextmanager
-def quiet_ogbench() -> Iterator[None]:
-    """Hide two warnings: GLFW's that there is no screen (which only OGBench's interactive viewer
-    needs), and Gymnasium's about the float64 bounds of OGBench's action space.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"(?s).*DISPLAY environment variable")
-        warnings.filterwarnings("ignore", message=r".*precision lowered by casting to float32")
-        yield
 
 
 @functools.cache
@@ -46,7 +33,7 @@ def compile_cube_scene(name: str = "single") -> Scene:
     cube_env = load_ogbench("manipspace.envs.cube_env")
     # The render size is the largest that a camera image of this model can have.
     env = cube_env.CubeEnv(env_type=name, width=_RENDER_WIDTH, height=_RENDER_HEIGHT)
-    with quiet_ogbench():
+    with quiet():
         env.reset(seed=0, options={"task_id": 1})
     return Scene(env.model, cube_names(CUBE_SCENES[name]))
 

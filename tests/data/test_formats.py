@@ -9,6 +9,7 @@ import pytest
 
 from robo_rl.data import formats
 from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
+from robo_rl.data.formats import options
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.plugins import PluginError
 
@@ -131,14 +132,14 @@ def test_the_format_is_chosen_by_looking(tmp_path):
     assert formats.choose(ogbench(tmp_path)).name == "ogbench"
     other = tmp_path / "table.csv"
     other.write_text("1,2,3")
-    with pytest.raises(DatasetError, match=r"no known format \(ogbench, d4rl\);") as caught:
+    with pytest.raises(DatasetError, match=r"no known format \(ogbench, d4rl\), or cut") as caught:
         formats.choose(other)
     assert "\n" not in str(caught.value)
     with pytest.raises(DatasetNotFoundError, match="no file or folder"):
         formats.choose(tmp_path / "absent.hdf5")
 
 
-def test_ogbenchs_reader_reads_what_its_importer_writes(tmp_path):
+def test_ogbenchs_reader_takes_the_environment_from_the_name_of_the_file(tmp_path):
     path = ogbench(tmp_path)
     recording = formats.read(path)
     assert [len(episode) for episode in recording.episodes] == [2, 1]
@@ -153,6 +154,37 @@ def test_an_unknown_option_or_format_lists_the_known(tmp_path):
         formats.read(d4rl(tmp_path), task=1)
     with pytest.raises(PluginError, match="no dataset format 'd4lr'; is 'd4rl' meant"):
         formats.read(d4rl(tmp_path), "d4lr")
+
+
+def test_a_choice_that_an_option_does_not_have_lists_the_choices(tmp_path):
+    with pytest.raises(ValueError, match="after_success must be one of split, keep, drop, got 'c'"):
+        formats.read(ogbench(tmp_path), after_success="c")
+
+
+@pytest.mark.parametrize("task", [-1, 6, 9])
+def test_a_task_that_ogbench_does_not_have_is_refused(tmp_path, task):
+    with pytest.raises(ValueError, match=f"1 to 5, and 0 for the default one; got {task}"):
+        formats.read(ogbench(tmp_path), task=task)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("episode_steps=7", 7), ("action_bound=2", 2.0), ("env=Hopper-v5", "Hopper-v5")],
+)
+def test_options_as_typed_have_the_types_of_the_reader(text, value):
+    (parsed,) = options.parsed(formats.get("d4rl"), [text]).values()
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_options_that_cannot_be_read_are_a_sentence():
+    d4rl_reader = formats.get("d4rl")
+    with pytest.raises(ValueError, match=r"episode_steps=7\.5: expected a whole number"):
+        options.parsed(d4rl_reader, ["episode_steps=7.5"])
+    with pytest.raises(ValueError, match="has no option steps; it has env, episode_steps"):
+        options.parsed(d4rl_reader, ["steps=7"])
+    with pytest.raises(ValueError, match="--option steps: expected NAME=VALUE"):
+        options.parsed(d4rl_reader, ["steps"])
 
 
 OWN = """

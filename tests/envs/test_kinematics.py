@@ -11,6 +11,7 @@ from robo_rl.envs.ogbench import scenes
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice
+from robo_rl.quiet import quiet
 
 WORKSPACE_M = np.array(UR5E_KIT.workspace_m)
 
@@ -31,7 +32,7 @@ def solver(device: MujocoDevice) -> kinematics.ToolKinematics:
 
 def ogbench_env():  # type: ignore[no-untyped-def]
     env = scenes.load_ogbench("manipspace.envs.cube_env").CubeEnv(env_type="single")
-    with scenes.quiet_ogbench():
+    with quiet():
         env.reset(seed=1, options={"task_id": 1})
     return env
 

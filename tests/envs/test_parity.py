@@ -9,9 +9,10 @@ import pytest
 
 import robo_rl.envs
 from robo_rl.envs.arm_env import ArmEnv
-from robo_rl.envs.ogbench.scenes import load_ogbench, quiet_ogbench
+from robo_rl.envs.ogbench.scenes import load_ogbench
 from robo_rl.envs.task import Outcome
 from robo_rl.hardware.contracts import CommandMode
+from robo_rl.quiet import quiet
 
 assert robo_rl.envs  # registers the environments
 INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -28,7 +29,7 @@ NOT_COMPARED = {
 
 def ogbench_env(name: str) -> Any:
     load_ogbench("manipspace")  # registers its environments
-    with quiet_ogbench():
+    with quiet():
         return gymnasium.make(name).unwrapped
 
 
@@ -75,7 +76,7 @@ def test_random_actions_lead_to_the_same_observations_rewards_and_terminations(
     ours.reset(seed=0)
     taken = 0
     while taken < steps:
-        with quiet_ogbench():
+        with quiet():
             theirs.reset(seed=episode)
         if episode % 2:
             # Random actions do not lift cubes: start on the goal, so that episodes end as well.
@@ -105,7 +106,7 @@ def test_resets_draw_from_the_distributions_of_ogbench() -> None:
     theirs = ogbench_env("cube-single-singletask-v0")
     ours = gymnasium.make("robo_rl/CubeSingle-v0", form="single", goal_in_observation=False)
     starts = []
-    with quiet_ogbench():
+    with quiet():
         for env in (ours, theirs):
             starts.append(np.array([env.reset(seed=seed)[0] for seed in range(60)]))
     error = np.sqrt((starts[0].var(axis=0) + starts[1].var(axis=0)) / 60)

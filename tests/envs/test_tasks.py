@@ -11,10 +11,11 @@ import robo_rl.envs  # noqa: F401  registers the environments
 from robo_rl.envs import make, tasks
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import cube, geometry
-from robo_rl.envs.ogbench.scenes import load_ogbench, quiet_ogbench
+from robo_rl.envs.ogbench.scenes import load_ogbench
 from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import save_scene
 from robo_rl.plugins import PluginError
+from robo_rl.quiet import quiet
 
 REACH = '''
     """Bring the tool to a point."""
@@ -59,7 +60,7 @@ def reach(tmp_path):
 def test_every_cube_scene_ends_when_ogbenchs_does(scene):
     """Against OGBench's own registration, goal-conditioned and single-task."""
     load_ogbench("manipspace")
-    with quiet_ogbench():
+    with quiet():
         theirs = {
             gymnasium.spec(f"cube-{scene}{form}-v0").max_episode_steps
             for form in ("", "-singletask")

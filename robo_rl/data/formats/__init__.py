@@ -4,12 +4,12 @@ A reader of one's own is an object with `name`, `sniff` and `read` (see `contrac
 path (`mine.py`) or under the entry point group `robo_rl.formats`.
 """
 
-import inspect
 import os
 import pathlib
 from typing import Any
 
 from robo_rl.data.errors import DatasetError, DatasetNotFoundError
+from robo_rl.data.formats import options as option
 from robo_rl.data.formats.contract import Reader, Recording
 from robo_rl.data.minari_write import write_dataset
 from robo_rl.plugins import Door, PluginError
@@ -42,39 +42,34 @@ def choose(source: str | os.PathLike[str]) -> Reader:
     if fitting:
         raise DatasetError(f"{path} may be of several formats: name one of {', '.join(fitting)}")
     raise DatasetError(
-        f"{path} is of no known format ({', '.join(names)}); name the format, or give the path of "
-        "a file with a reader of your own"
+        f"{path} is of no known format ({', '.join(names)}), or cut short; name the format, or "
+        "give the path of a file with a reader of your own"
     )
 
 
 def read(
     source: str | os.PathLike[str],
-    format: str | None = None,  # noqa: A002 - the word that one looks for
+    format: str | Reader | None = None,  # noqa: A002 - the word that one looks for
     **options: Any,
 ) -> Recording:
     """Open a file or folder, by default with the reader that knows it. Raises DatasetError.
 
     Args:
         source: The file or folder.
-        format: Name of a format, or path of a file with a reader; None: by looking.
-        options: Of the reader. One that it does not have is a ValueError.
+        format: A reader, its name, or the path of a file with one; None: by looking.
+        options: Of the reader (see `options.known`). A wrong one is a ValueError.
     """
     path = _existing(source)
-    reader = choose(path) if format is None else get(format)
-    known = [name for name in inspect.signature(reader.read).parameters if name != "path"]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise ValueError(
-            f"format {reader.name} has no option {', '.join(unknown)}; "
-            f"it has {', '.join(known) or 'none'}"
-        )
+    given = get(format) if isinstance(format, str) else format
+    reader = given or choose(path)
+    option.check(reader, options)
     return reader.read(path, **options)
 
 
 def import_dataset(
     source: str | os.PathLike[str],
     name: str,
-    format: str | None = None,  # noqa: A002
+    format: str | Reader | None = None,  # noqa: A002
     *,
     overwrite: bool = False,
     **options: Any,

@@ -4,16 +4,22 @@ import gymnasium
 import numpy as np
 import pytest
 
-from robo_rl.data import import_ogbench
+from robo_rl.data import formats
 from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
+from robo_rl.data.formats import ogbench as reading
 from robo_rl.data.minari_io import open_dataset
+from robo_rl.quiet import quiet
 
 STEPS = 40
 
 
+def import_npz(path, name, **options):
+    return formats.import_dataset(path, name, "ogbench", **options)
+
+
 def record(env_id, oracle_name, folder, trajectories=2):
     """A file as OGBench's data generation writes it: compact, with the oracle's noise."""
-    with import_ogbench.quiet():
+    with quiet():
         import ogbench  # noqa: F401
         from ogbench.manipspace.oracles.markov import button_markov, cube_markov
 
@@ -71,7 +77,7 @@ def puzzle_file(tmp_path_factory):
 
 def theirs(path, env_id=None):
     """The transitions as OGBench's own loader and relabelling give them."""
-    with import_ogbench.quiet():
+    with quiet():
         from ogbench.relabel_utils import relabel_dataset
         from ogbench.utils import load_dataset
 
@@ -84,7 +90,7 @@ def theirs(path, env_id=None):
 
 
 def test_imported_transitions_equal_ogbench_load_dataset(cube_file):
-    import_ogbench.import_npz(cube_file, "ogbench/cube-v0")
+    import_npz(cube_file, "ogbench/cube-v0")
     dataset = open_dataset("ogbench/cube-v0")
     flat = dataset.transitions(infos=("qpos", "qvel"))
     expected = theirs(cube_file)
@@ -101,7 +107,7 @@ def test_imported_transitions_equal_ogbench_load_dataset(cube_file):
 
 
 def test_single_task_rewards_equal_ogbench_relabel_dataset(cube_file):
-    import_ogbench.import_npz(cube_file, "ogbench/cube-task2-v0", task=2)
+    import_npz(cube_file, "ogbench/cube-task2-v0", task=2)
     dataset = open_dataset("ogbench/cube-task2-v0")
     flat = dataset.transitions()
     expected = theirs(cube_file, "cube-single-singletask-task2-v0")
@@ -115,13 +121,13 @@ def test_single_task_rewards_equal_ogbench_relabel_dataset(cube_file):
 
 
 def test_dropping_what_follows_a_success_keeps_the_start_of_each_trajectory(cube_file):
-    import_ogbench.import_npz(cube_file, "ogbench/drop-v0", task=2, after_success="drop")
+    import_npz(cube_file, "ogbench/drop-v0", task=2, after_success="drop")
     lengths = [len(episode) for episode in open_dataset("ogbench/drop-v0").episodes()]
     assert lengths == [6, 60 - (STEPS + 1) + 1]
 
 
 def test_puzzles_bring_their_buttons_and_rewards(puzzle_file):
-    import_ogbench.import_npz(puzzle_file, "ogbench/puzzle-v0", task=0)
+    import_npz(puzzle_file, "ogbench/puzzle-v0", task=0)
     flat = open_dataset("ogbench/puzzle-v0").transitions(infos=("button_states",))
     expected = theirs(puzzle_file, "puzzle-3x3-singletask-v0")
     for name in ("observations", "rewards", "masks", "button_states"):
@@ -141,7 +147,7 @@ def test_mazes_import_too(tmp_path):
         qpos=rng.uniform(0, 20, (rows, 15)).astype(np.float32),
         qvel=rng.normal(size=(rows, 14)).astype(np.float32),
     )
-    import_ogbench.import_npz(path, "ogbench/maze-v0", task=1)
+    import_npz(path, "ogbench/maze-v0", task=1)
     flat = open_dataset("ogbench/maze-v0").transitions()
     expected = theirs(path, "antmaze-medium-singletask-task1-v0")
     for name in ("observations", "actions", "rewards", "masks"):
@@ -158,7 +164,7 @@ def test_pixels_and_discrete_actions_import_too(tmp_path):
         actions=rng.integers(0, 8, 6, np.int32),
         terminals=np.arange(6) == 5,
     )
-    import_ogbench.import_npz(path, "ogbench/powder-v0")
+    import_npz(path, "ogbench/powder-v0")
     flat = open_dataset("ogbench/powder-v0").transitions()
     np.testing.assert_array_equal(flat["observations"], image[:-1])
     assert flat["observations"].dtype == np.uint8
@@ -177,15 +183,15 @@ def test_pixels_and_discrete_actions_import_too(tmp_path):
     ],
 )
 def test_the_file_name_tells_the_environment(stem, env_id):
-    assert import_ogbench.environment_of(stem) == env_id
+    assert reading.environment_of(stem) == env_id
 
 
 def test_an_unknown_file_name_asks_for_the_environment(cube_file, tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes(cube_file.read_bytes())
     with pytest.raises(DatasetError, match="Name the environment yourself"):
-        import_ogbench.import_npz(path, "mine-v0")
-    import_ogbench.import_npz(path, "mine-v0", env_id="cube-single-v0")
+        import_npz(path, "mine-v0")
+    import_npz(path, "mine-v0", env="cube-single-v0")
     assert open_dataset("mine-v0").total_episodes == 2
 
 
@@ -193,18 +199,18 @@ def test_an_unknown_environment_lists_similar_ones():
     with pytest.raises(
         DatasetError, match=r"no environment 'cube-nonuple-v0'; similar: .*'cube-octuple-v0'"
     ):
-        import_ogbench.make_env("cube-nonuple-v0")
+        reading.make_env("cube-nonuple-v0")
 
 
 def test_damaged_files_are_clear_errors(cube_file, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="no file"):
-        import_ogbench.read_npz(tmp_path / "none.npz")
+        reading.read_npz(tmp_path / "none.npz")
     content = cube_file.read_bytes()
     broken = tmp_path / "broken.npz"
     for kept in (0, 10, len(content) // 2, len(content) - 40):
         broken.write_bytes(content[:kept])
         with pytest.raises(DatasetCorruptError, match=r"broken\.npz"):
-            import_ogbench.read_npz(broken)
+            reading.read_npz(broken)
     with np.load(cube_file) as stored:
         arrays = dict(stored)
     cases = [
@@ -216,14 +222,14 @@ def test_damaged_files_are_clear_errors(cube_file, tmp_path):
     for content_of, message in cases:
         np.savez(broken, **content_of)
         with pytest.raises(DatasetCorruptError, match=message):
-            import_ogbench.read_npz(broken)
+            reading.read_npz(broken)
 
 
 def test_what_is_no_archive_at_all_is_not_taken_for_a_pickle(tmp_path):
     page = tmp_path / "page.npz"
     page.write_text("<html>404</html>", encoding="utf-8")
     with pytest.raises(DatasetCorruptError, match=r"page\.npz cannot be read: it is no \.npz file"):
-        import_ogbench.read_npz(page)
+        reading.read_npz(page)
 
 
 def test_a_task_that_the_data_never_reach_is_said(cube_file, tmp_path, caplog):
@@ -231,10 +237,10 @@ def test_a_task_that_the_data_never_reach_is_said(cube_file, tmp_path, caplog):
         arrays = dict(stored)
     path = tmp_path / "cube-single-play-v0.npz"
     np.savez(path, **{**arrays, "qpos": np.zeros_like(arrays["qpos"])})
-    import_ogbench.import_npz(path, "cube-v0", task=2)
+    import_npz(path, "cube-v0", task=2)
     assert "no episode ever reaches the goal of cube-single-singletask-task2-v0" in caplog.text
     caplog.clear()
-    import_ogbench.import_npz(path, "play-v0")
+    import_npz(path, "play-v0")
     assert caplog.text == ""
 
 
@@ -244,11 +250,11 @@ def test_rewards_need_the_state(cube_file, tmp_path):
     path = tmp_path / "cube-single-play-v0.npz"
     np.savez(path, **arrays)
     with pytest.raises(DatasetError, match="has no qpos; single-task rewards need it"):
-        import_ogbench.import_npz(path, "cube-v0", task=1)
+        import_npz(path, "cube-v0", task=1)
 
 
 def test_importing_warns_of_nothing(cube_file):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        import_ogbench.import_npz(cube_file, "quiet-v0", task=1)
+        import_npz(cube_file, "quiet-v0", task=1)
     assert [str(warning.message) for warning in caught] == []
