@@ -19,6 +19,7 @@ from robo_rl.envs.ogbench.geometry import (
     PER_M,
     STEP_LIMITS,
     SUCCESS_M,
+    check_task,
 )
 from robo_rl.envs.task import Outcome, SceneStart, Task
 from robo_rl.hardware.contracts import ArmState, Pose
@@ -59,6 +60,8 @@ class CubeTaskConfig:
             raise ValueError(f"CubeTaskConfig.form must be one of {FORMS}, got {self.form!r}")
         if self.task_id is not None and self.form not in ("goal", "single"):
             raise ValueError(f"CubeTaskConfig.task_id has no meaning in the form {self.form!r}")
+        if self.task_id is not None:
+            check_task(self.task_id)
         if self.relative_positions and not self.goal_in_observation:
             raise ValueError(
                 "CubeTaskConfig.relative_positions shows the goal: set goal_in_observation as well"
@@ -230,13 +233,12 @@ class CubeTask(Task):
         tasks = task_infos(self.config.scene)
         task_id = self.config.task_id
         if self.config.form == "single":
-            task_id = task_id or DEFAULT_TASK
+            task_id = DEFAULT_TASK if task_id is None else task_id
         elif "task_id" in options:
             task_id = int(options["task_id"])
         elif task_id is None:
             task_id = int(rng.integers(1, len(tasks) + 1))
-        if not 1 <= task_id <= len(tasks):
-            raise ValueError(f"CubeTask: task_id must be in [1, {len(tasks)}], got {task_id}")
+        check_task(task_id)
         self.task_id = task_id
         return tasks[task_id - 1]
 

@@ -7,6 +7,9 @@ CUBE_SCENES = {"single": 1, "double": 2, "triple": 3, "quadruple": 4}
 STEP_LIMITS = {"single": 200, "double": 500, "triple": 1000, "quadruple": 1000}
 """Name -> steps of an episode, as OGBench registers its environments."""
 
+TASKS = range(1, 6)
+"""Numbers of the tasks that each scene has."""
+
 CUBE_M = 0.04
 SUCCESS_M = 0.04
 """A cube this near to its target, or nearer, is in place."""
@@ -25,6 +28,14 @@ CUBE_QPOS = 14
 """First column of a cube in qpos, and in qvel: 6 arm and 8 gripper joints come before."""
 CUBE_QPOS_STRIDE = 7
 CUBE_QVEL_STRIDE = 6
+
+
+def check_task(number: int) -> None:
+    """Raise ValueError for a number that no task of a scene has."""
+    if number not in TASKS:
+        raise ValueError(
+            f"the tasks of OGBench's cube scenes are {TASKS[0]} to {TASKS[-1]}, got {number}"
+        )
 
 
 def successes(cubes_m: np.ndarray, targets_m: np.ndarray) -> np.ndarray:

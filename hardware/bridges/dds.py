@@ -51,6 +51,12 @@ _BLOCK = duration(milliseconds=5)
 Message = TypeVar("Message", bound=IdlStruct)
 
 
+def check_domain(domain_id: int) -> None:
+    """Raise ValueError for a number that no DDS domain has."""
+    if not 0 <= domain_id <= MAX_DOMAIN_ID:
+        raise ValueError(f"ROS_DOMAIN_ID must be in [0, {MAX_DOMAIN_ID}], got {domain_id}")
+
+
 class _AddressedDomain(Domain):
     """A DDS domain that remembers which interface it was opened on."""
 
@@ -120,8 +126,7 @@ class Node:
         address: str = LOOPBACK,
         allow_network: bool = False,
     ) -> None:
-        if not 0 <= domain_id <= MAX_DOMAIN_ID:
-            raise ValueError(f"Node: domain_id must be in [0, {MAX_DOMAIN_ID}], got {domain_id}")
+        check_domain(domain_id)
         self._loopback = ipaddress.ip_address(address).is_loopback
         if not self._loopback and not allow_network:
             raise ValueError(

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 class Command:
     """Run an exported policy on an arm over ROS 2, guarded, filtered and recorded.
 
-    Without --attach a twin is started for the occasion.
+    Without --attach a twin is started for the occasion, on a domain that has no arm yet.
 
     Try:
     $ robo-rl deploy policies/demo --episodes 5 --keep-out 0.42 0.0 0.16 0.05
@@ -20,8 +20,9 @@ class Command:
     """An exported policy."""
     episodes: int = 5
     """How many episodes."""
-    task: int = 2
-    """Which task of the scene that the policy is at home in."""
+    task: int | None = None
+    """Which task of the scene that the policy is at home in, where it has several; by default the
+    one it was trained for, or OGBench's, 2."""
     domain: int = 0
     """ROS_DOMAIN_ID."""
     attach: bool = False

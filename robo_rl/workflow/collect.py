@@ -11,7 +11,7 @@ from robo_rl.data.minari_write import Card
 from robo_rl.data.provenance import Provenance, RewardLabel
 from robo_rl.envs import make
 from robo_rl.envs.ogbench import collect as collecting
-from robo_rl.envs.ogbench import cube, relabel, scenes
+from robo_rl.envs.ogbench import cube, geometry, relabel, scenes
 from robo_rl.hardware import robots
 
 CONTROL_HZ = 20.0
@@ -21,6 +21,8 @@ def collect(dataset: str, config: collecting.CollectConfig, task: int | None = N
     """Collect episodes into a new dataset and return its folder. Shows a progress bar."""
     kwargs = {"scene": "single", "form": "random", **config.env}
     scene, reward = str(kwargs.pop("scene")), _REWARD
+    if task is not None:
+        geometry.check_task(task)
     if task is not None and kwargs.get("relative_positions"):
         raise ValueError(
             "collect: the way to another goal is not written into the observations of a relabelled "

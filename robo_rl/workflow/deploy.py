@@ -21,11 +21,14 @@ from robo_rl import files
 from robo_rl.envs import registry
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.make import task_of
+from robo_rl.envs.ogbench import cube
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
 from robo_rl.hardware import robots
+from robo_rl.hardware.bridges.dds import check_domain
 from robo_rl.hardware.bridges.topics import TwinTruth
 from robo_rl.hardware.contracts import ArmState, Pose
+from robo_rl.hardware.drivers import bus
 from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
@@ -64,8 +67,14 @@ class Plan:
     twin: bool = True
     """Start a twin; otherwise an arm is on the bus already."""
     task_id: int | None = None
+    """Which task of a scene that has several; None: OGBench's default one."""
     seed: int = 0
     name: str = "deploy"
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"deploy: episodes must be >= 1, got {self.episodes}")
+        check_domain(self.domain_id)
 
     def barrier(self, kit: RobotKit) -> BarrierConfig:
         """What the filter keeps of this robot, where it is on."""
@@ -149,7 +158,13 @@ def run(plan: Plan) -> Deployment:
     reference = robot_of(policy)
     kit = robots.get(reference)
     setting = EnvSetting.from_json(policy.description["meta"]["env"])
-    task = task_of(registry.arguments(setting), plan.task_id)
+    task = _task(setting, plan.task_id)
+    if plan.twin:
+        bus.refuse_a_second_arm(
+            Ros2Link(plan.domain_id),
+            kit.topics,
+            "drive that one with --attach, or take another --domain for a twin of your own",
+        )
     scene = task.scene
     plan.out.mkdir(parents=True, exist_ok=True)
     recording = plan.out / f"{plan.name}.mcap"
@@ -183,6 +198,14 @@ def run(plan: Plan) -> Deployment:
         excess,
         recording,
     )
+
+
+def _task(setting: EnvSetting, task_id: int | None) -> Task:
+    """What is done: of a scene with several tasks one, the same in every episode."""
+    fields = registry.arguments(setting)
+    if task_id is None and fields.get("task", "cube") == "cube":
+        task_id = fields.get("task_id") or cube.DEFAULT_TASK
+    return task_of(fields, task_id)
 
 
 def robot_of(policy: NumpyPolicy) -> str:
@@ -236,7 +259,7 @@ def deploy(
     policy: str | os.PathLike[str],
     *,
     episodes: int = 5,
-    task: int = 2,
+    task: int | None = None,
     domain: int = 0,
     attach: bool = False,
     gap: float = 0.0,
@@ -250,7 +273,8 @@ def deploy(
     Args:
         policy: folder of an exported policy.
         episodes: how many.
-        task: which task of the scene that the policy is at home in.
+        task: which task of the scene that the policy is at home in, where it has several; None:
+            the one it was trained for, or OGBench's default, 2.
         domain: ROS_DOMAIN_ID.
         attach: drive the arm that is on the bus already; otherwise a twin is started.
         gap: strength of the domain gap of that twin.
@@ -290,10 +314,12 @@ def serve_twin(
         gap: strength of the domain gap.
         say: told when the twin is there.
     """
+    check_domain(domain)
     difference = gaps.quickstart(gap)
+    cubes = {"scene": scene_name, "form": "goal"}
+    task = task_of(cubes, task_id)
+    bus.refuse_a_second_arm(Ros2Link(domain), task.kit.topics, "take another --domain")
     with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
-        cubes = {"scene": scene_name, "form": "goal"}
-        task = task_of(cubes, task_id)
         path = save_scene(task.scene, pathlib.Path(folder) / "scene.mjb")
         config = twin_process.TwinConfig(
             str(path), domain, DomainGap(**difference) if difference else DomainGap()

@@ -92,7 +92,8 @@ def _value(option: str, default: Any, text: str) -> Any:
     try:
         return type(default)(text)
     except ValueError as error:
-        raise ValueError(f"--option {option}: expected a {type(default).__name__}") from error
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"--option {option}: expected {kind}") from error
 
 
 def _texts(kind: type) -> dict[str, str]:

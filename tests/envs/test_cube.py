@@ -94,7 +94,7 @@ def test_goal_form_draws_every_task_and_takes_one_by_option() -> None:
     assert drawn == {1, 2, 3, 4, 5}
     task.start(rng, {"task_id": 3})
     assert task.task_id == 3
-    with pytest.raises(ValueError, match=r"\[1, 5\], got 6"):
+    with pytest.raises(ValueError, match="1 to 5, got 6"):
         task.start(rng, {"task_id": 6})
 
 
@@ -172,3 +172,14 @@ def test_preset_tasks_have_one_target_an_episode() -> None:
 def test_an_unknown_task_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="CubeTaskConfig"):
         cube.CubeTaskConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scene", geometry.CUBE_SCENES)
+def test_each_scene_has_the_tasks_that_are_said(scene: str) -> None:
+    assert len(cube.task_infos(scene)) == len(geometry.TASKS)
+
+
+@pytest.mark.parametrize("number", [0, 6, -1])
+def test_a_number_that_no_task_has_is_refused_with_those_there_are(number: int) -> None:
+    with pytest.raises(ValueError, match=f"cube scenes are 1 to 5, got {number}"):
+        make_task(form="single", task_id=number)

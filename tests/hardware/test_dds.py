@@ -162,7 +162,7 @@ def test_a_domain_keeps_its_address_within_a_process(node: dds.Node) -> None:
 
 @pytest.mark.parametrize("domain_id", [-1, 233])
 def test_an_impossible_domain_is_refused(domain_id: int) -> None:
-    with pytest.raises(ValueError, match=r"domain_id must be in \[0, 232\]"):
+    with pytest.raises(ValueError, match=r"ROS_DOMAIN_ID must be in \[0, 232\]"):
         dds.Node("tester", domain_id)
 
 

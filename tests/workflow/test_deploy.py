@@ -1,19 +1,25 @@
 """Deployment: where episodes begin. The deployment itself is in test_quickstart.py."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
 
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.make import make_cube_env
+from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
+from robo_rl.envs.registry import EnvSetting
+from robo_rl.hardware.bridges import ros_types as rt
+from robo_rl.hardware.bridges.dds import Node
+from robo_rl.hardware.errors import HardwareError
 from robo_rl.hardware.guard.barrier import BarrierFilter
 from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
-from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT, UR_TOPICS
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.learn.seeds import evaluation_seed
-from robo_rl.workflow import deploy
+from robo_rl.workflow import collect, deploy
 
 
 def a_plan(keep_out, episodes=20):
@@ -43,6 +49,59 @@ def test_every_episode_begins_where_the_filter_calls_the_arm_safe(task):
 def test_a_region_that_leaves_no_start_is_an_error(task):
     with pytest.raises(ValueError, match=r"starts are clear of table.*move or shrink the region"):
         deploy.clear_seeds(a_plan(((0.43, 0.0, 0.25, 0.4),), episodes=2), task)
+
+
+@pytest.fixture
+def a_driver():
+    """An arm on a domain of its own."""
+    domain_id = 60 + os.getpid() % 40
+    with Node("driver", domain_id) as node:
+        node.publisher(UR_TOPICS.joint_states, rt.JointState)
+        yield domain_id
+
+
+def test_no_second_twin_beside_an_arm(a_driver, tmp_path, monkeypatch):
+    meta = {
+        "arm": "ur5e",
+        "arm_digest": UR5E.digest(),
+        "env": EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal"}).to_json(),
+    }
+    monkeypatch.setattr(deploy.NumpyPolicy, "load", lambda _: Exported(**meta))
+    out = tmp_path / "out"
+    with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*with --attach, or"):
+        deploy.deploy("policy", domain=a_driver, out=out)
+    with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*another --domain"):
+        deploy.serve_twin("single", 2, a_driver, 0.0, say=print)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("task", [0, 9])
+def test_a_task_that_no_scene_has_is_refused_with_the_numbers_there_are(task, monkeypatch):
+    setting = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal"})
+    meta = {"arm": "ur5e", "arm_digest": UR5E.digest(), "env": setting.to_json()}
+    monkeypatch.setattr(deploy.NumpyPolicy, "load", lambda _: Exported(**meta))
+    sentence = f"the tasks of OGBench's cube scenes are 1 to 5, got {task}"
+    with pytest.raises(ValueError, match=sentence):
+        deploy.deploy("policy", task=task)
+    with pytest.raises(ValueError, match=sentence):
+        deploy.serve_twin("single", task, 1, 0.0, say=print)
+    with pytest.raises(ValueError, match=sentence):
+        collect.collect("cube/x-v0", CollectConfig(episodes=1), task=task)
+
+
+def test_an_impossible_domain_is_refused_before_a_process_starts():
+    with pytest.raises(ValueError, match=r"ROS_DOMAIN_ID must be in \[0, 232\], got 500"):
+        deploy.serve_twin("single", 2, 500, 0.0, say=print)
+    with pytest.raises(ValueError, match=r"ROS_DOMAIN_ID must be in \[0, 232\], got 500"):
+        deploy.deploy("policy", domain=500)
+
+
+def test_a_policy_of_a_task_without_numbers_needs_none():
+    own_task = pathlib.Path(__file__).parents[2] / "examples" / "own_task.py"
+    own = EnvSetting("robo_rl/Arm-v0", {"task": str(own_task)})
+    assert deploy._task(own, None).name == "hover"
+    cubes = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal"})
+    assert deploy._task(cubes, None).config.task_id == 2
 
 
 class Exported:

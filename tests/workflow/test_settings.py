@@ -40,7 +40,7 @@ def test_dotted_names_reach_into_a_network():
         ("critic=3", "no such setting; is critics "),
         ("hidden=3", "no such setting; is actor.hidden or critic.hidden meant"),
         ("xyz=3", "no such setting; `robo-rl methods"),
-        ("critic.hidden=64,wide", "--option critic.hidden=64,wide: expected a int"),
+        ("critic.hidden=64,wide", "--option critic.hidden=64,wide: expected a whole number"),
         ("critic.layer_norm=both", "NetConfig.layer_norm must be one of none, before, after"),
         ("lagrange=yes", "expected true or false"),
         ("samples=0", "samples must be"),
