@@ -18,6 +18,7 @@ from robo_rl.data.episodes import Arrays
 from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import n_step
 from robo_rl.data.transitions import stack_frames
+from robo_rl.learn import checks
 from robo_rl.learn import probe as probing
 from robo_rl.learn.batches import Transitions, batch_of, readable
 from robo_rl.learn.checks import check_observations, check_offline
@@ -106,7 +107,7 @@ def train(
     `checkpoint_every` and at the end. Raises NonFiniteLoss before a checkpoint could be made of it.
     """
     monitor = Silent() if monitor is None else monitor
-    data = _checked(_rows(agent, config, transitions, loop, teacher))
+    data = _rows(agent, config, transitions, loop, teacher)
     if start is None:
         start = 0, _first_state(agent, config, transitions, data, loop)
     step, state = start
@@ -144,7 +145,7 @@ def check(agent: Agent, config: Any, transitions: Transitions, loop: OfflineLoop
 
     The method's `init` and `update` are traced on their shapes, nothing is computed.
     """
-    rows = _checked(_rows(agent, config, transitions, loop, _no_teacher(transitions)))
+    rows = _rows(agent, config, transitions, loop, _no_teacher(transitions))
     size = loop.batch_size * int(setting(config, "utd", 1))
     example = _at(rows, slice(1), jnp.asarray)
     batch = jax.eval_shape(
@@ -162,8 +163,7 @@ def initial_state(agent: Agent, config: Any, transitions: Transitions, loop: Off
 
 def _no_teacher(transitions: Transitions) -> Controller:
     """Stands in where only shapes are read of the rows: a teacher need not be there."""
-    width = np.asarray(transitions["actions"]).shape[-1]
-    return lambda obs: np.zeros((len(obs), width))
+    return lambda obs: np.zeros((len(obs), np.shape(transitions["actions"])[-1]))
 
 
 def _first_state(
@@ -299,6 +299,8 @@ def _rows(
 ) -> dict[str, np.ndarray]:
     """What the agent reads: with what it needs, and in n-step rows or chunks if so asked."""
     check_offline(agent)
+    spanning = checks.EPISODES if max(loop.n_step, loop.chunk, loop.frames) > 1 else ()
+    checks.check_transitions(agent, config, transitions, (*checks.COMMON, *spanning))
     supplied: dict[str, Arrays] = dict(supply(agent, config, transitions, teacher))
     if loop.frames > 1:
         supplied = stack_frames(supplied, loop.frames)
@@ -310,14 +312,6 @@ def _rows(
     rows = {name: readable(value) for name, value in batch_of(supplied).items()}
     check_observations(agent, rows["observations"])
     return rows
-
-
-def _checked(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_flatten_with_path(data, is_leaf=_is_stack)[0]
-    lengths = {jax.tree_util.keystr(path, simple=True): len(leaf) for path, leaf in leaves}
-    if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
-        raise ValueError(f"train: all arrays must have the same length > 0, got {lengths}")
-    return data
 
 
 def _means(stacked: Metrics, loop: OfflineLoop) -> dict[str, float]:

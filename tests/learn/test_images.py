@@ -16,7 +16,6 @@ from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline, online
 from robo_rl.learn.batches import batch_of
 from robo_rl.learn.contract import Capabilities
-from robo_rl.learn.monitor import NonFiniteLoss
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.learn.recipes import Recipe
@@ -62,6 +61,7 @@ class Reader:
     """An agent without networks: what it has seen of images and vectors is its state."""
 
     CAPABILITIES = Capabilities(images=True)
+    Config = type(None)
     __name__ = "reader"
 
     def init(self, config, key, example, normaliser):
@@ -113,7 +113,7 @@ def test_a_nan_beside_an_image_is_named(data):
     broken = {**data, "observations": {**data["observations"]}}
     broken["observations"]["state"] = np.full((24, 1), np.nan, np.float32)
     loop = dataclasses.replace(LOOP, normalise=False)
-    with pytest.raises(NonFiniteLoss, match="batch's observations/state are not finite"):
+    with pytest.raises(ValueError, match="reader: observations/state must be finite"):
         offline.train(Unnormalised(), None, broken, loop)
 
 

@@ -123,12 +123,12 @@ def test_the_critics_are_probed_as_they_are_at_the_report(data):
 
 
 @pytest.mark.parametrize("device_bytes", [0, 2**30])
-def test_a_nan_in_the_data_stops_the_run_and_names_term_and_rows(data, device_bytes):
+def test_a_number_that_overflows_stops_the_run_and_names_term_and_rows(data, device_bytes):
     broken = {**data, "rewards": data["rewards"].copy()}
-    broken["rewards"][7] = np.nan
+    broken["rewards"][7] = 3e38
     memory = Memory()
     loop = dataclasses.replace(LOOP, batch_size=4, steps=4000, device_bytes=device_bytes)
-    with pytest.raises(NonFiniteLoss, match=r"critic_loss.*rewards are not finite.*\[7") as caught:
+    with pytest.raises(NonFiniteLoss, match=r"critic_loss.*Its batch was finite") as caught:
         offline.train(iql, IQL, broken, loop, monitor=memory)
     assert 7 in caught.value.rows
     assert "critic_loss" in caught.value.terms
@@ -136,6 +136,13 @@ def test_a_nan_in_the_data_stops_the_run_and_names_term_and_rows(data, device_by
         assert step <= caught.value.step
         for name, value in saved.items():
             assert np.isfinite(value).all(), name
+
+
+def test_what_is_not_finite_in_a_batch_is_named_by_array_and_row():
+    batch = {"rewards": np.array([0.0, np.nan]), "masks": np.ones(2)}
+    error = str(NonFiniteLoss(3, ["critic_loss"], np.array([5, 7]), batch))
+    assert error.startswith("update 3: critic_loss not finite. The batch's rewards are not finite")
+    assert "in rows [7]" in error
 
 
 def test_a_diverging_run_of_several_seeds_names_the_seed(data):

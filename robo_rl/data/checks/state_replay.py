@@ -12,7 +12,7 @@ import numpy as np
 
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import Gap, View
-from robo_rl.data.import_ogbench import quiet
+from robo_rl.quiet import quiet
 from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import SHOWN, Confidence, Finding, Severity, finding
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robo_rl.data.returns import monte_carlo_returns
-from robo_rl.learn import controllers
+from robo_rl.learn import checks, controllers
 from robo_rl.learn.batches import ROLLOUT_KEYS, Transitions
 from robo_rl.learn.checks import check_observations
 from robo_rl.learn.contract import Agent, State, name_of, needs, setting
@@ -178,10 +178,13 @@ class _Run:
         count = self._envs.count
         rollouts.check(agent, recipe, loop.env_steps, count)
         controllers.check(recipe.agent, self._needs, recipe, teacher)
+        checks.check_reads(agent, config, state, zeros)
         self._behaviour = Behaviour(
             agent, config, recipe, loop.seed, actions.shape[0], count, teacher
         )
         if offline is not None and recipe.needs_offline_data:
+            checks.check_transitions(agent, config, offline, checks.ONLINE)
+            checks.check_widths(agent, offline, zeros, actions.shape[0])
             offline = supply(agent, config, offline, teacher)
         self.offline, self.replay = experience.buffers(
             (zeros, actions), count, recipe, loop.capacity, offline, self._needs
