@@ -1,7 +1,7 @@
 """Doors: things found by built-in name, by entry point, or by path to a file of one's own.
 
-    ROBOTS = Door("robot", "robo_rl.robots", {"ur5e": "robo_rl.hardware.robots.ur5e.kit:UR5E_KIT"})
-    ROBOTS.find("ur5e").value
+    ROBOTS = Door("robot", "robo_rl.robots", {"long_arm": "package.arms:LONG_ARM"})
+    ROBOTS.find("long_arm").value
     ROBOTS.find("mine.py:ARM").origin  # {"path": "/home/me/mine.py", "sha256": "...", ...}
 
 Imports neither JAX nor MuJoCo: every room may import it.

@@ -6,6 +6,7 @@ that a control loop owns its own time. DDS deadlines are not used: no stock ROS 
 one, and a reader that asks for it gets nothing. Watch the age of what arrives instead.
 """
 
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -49,6 +50,16 @@ _DEPTH = 10
 _BLOCK = duration(milliseconds=5)
 
 Message = TypeVar("Message", bound=IdlStruct)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ros2Link:
+    """Where on the network the arm is."""
+
+    domain_id: int
+    address: str = LOOPBACK
+    allow_network: bool = False
+    node_name: str = "robo_rl"
 
 
 def check_domain(domain_id: int) -> None:

@@ -3,9 +3,8 @@
 import time
 
 from robo_rl.hardware.bridges import ros_types as rt
-from robo_rl.hardware.bridges.dds import Node
+from robo_rl.hardware.bridges.dds import Node, Ros2Link
 from robo_rl.hardware.bridges.topics import ArmTopics
-from robo_rl.hardware.drivers.ros2_device import Ros2Link
 from robo_rl.hardware.errors import HardwareError
 
 _LOOK_S = 1.0

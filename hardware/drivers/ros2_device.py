@@ -1,6 +1,5 @@
 """An arm under ros2_control, or its twin, as a `Device`: joint states in, positions out."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -12,7 +11,7 @@ import mujoco
 import numpy as np
 
 from robo_rl.hardware.bridges import ros_types as rt
-from robo_rl.hardware.bridges.dds import LOOPBACK, Node
+from robo_rl.hardware.bridges.dds import Node, Ros2Link
 from robo_rl.hardware.bridges.topics import TwinTopics, TwinTruth, from_ros_pose, pose_to_list
 from robo_rl.hardware.contracts import ArmSpec, ArmState, Device, Pose, Robot, SceneReset
 from robo_rl.hardware.errors import HardwareError, NotConnected
@@ -26,16 +25,6 @@ _ONE_TURN_S = 0.02
 
 _CLOCKS_AGREE_S = 1.0
 """A message that seems older, or from the future, was stamped by another clock."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ros2Link:
-    """Where on the network the arm is."""
-
-    domain_id: int
-    address: str = LOOPBACK
-    allow_network: bool = False
-    node_name: str = "robo_rl"
 
 
 class ForwardKinematics:

@@ -11,8 +11,8 @@ from robo_rl.hardware.contracts import ArmSpec, Device
 from robo_rl.hardware.guard.points import ArmBody
 from robo_rl.hardware.twin.mujoco_device import SceneNames
 
-if TYPE_CHECKING:
-    from robo_rl.hardware.drivers.ros2_device import Ros2Link
+if TYPE_CHECKING:  # only a robot that is opened needs DDS
+    from robo_rl.hardware.bridges.dds import Ros2Link
 
 Corner = tuple[float, float, float]
 

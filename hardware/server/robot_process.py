@@ -26,7 +26,7 @@ import mujoco
 import numpy as np
 
 from robo_rl.hardware import robots
-from robo_rl.hardware.bridges.dds import LOOPBACK
+from robo_rl.hardware.bridges.dds import LOOPBACK, Ros2Link
 from robo_rl.hardware.contracts import (
     ArmCommand,
     ArmState,
@@ -36,7 +36,7 @@ from robo_rl.hardware.contracts import (
     Receipt,
     StopKind,
 )
-from robo_rl.hardware.drivers.ros2_device import Ros2Device, Ros2Link
+from robo_rl.hardware.drivers.ros2_device import Ros2Device
 from robo_rl.hardware.errors import HardwareError, NotConnected
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig

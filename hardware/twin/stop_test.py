@@ -20,8 +20,9 @@ from collections.abc import Callable
 import numpy as np
 
 from robo_rl.hardware import robots
+from robo_rl.hardware.bridges.dds import Ros2Link
 from robo_rl.hardware.contracts import ArmCommand, ArmState, CommandMode, CommandSource, Reason
-from robo_rl.hardware.drivers.ros2_device import Ros2Link, TwinScene
+from robo_rl.hardware.drivers.ros2_device import TwinScene
 from robo_rl.hardware.errors import HardwareError
 from robo_rl.hardware.recorder import sent_commands, worst_excess
 from robo_rl.hardware.server.client import RemoteRobot

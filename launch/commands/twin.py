@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """Run the simulated UR5e in real time, as a ROS 2 robot on the bus. Ctrl-C ends it.
+    """Run a simulated arm in real time, as a ROS 2 robot on the bus. Ctrl-C ends it.
 
     Try:
     $ robo-rl twin --domain 7 --gap 1

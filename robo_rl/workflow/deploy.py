@@ -25,11 +25,11 @@ from robo_rl.envs.ogbench import cube
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
 from robo_rl.hardware import robots
-from robo_rl.hardware.bridges.dds import check_domain
+from robo_rl.hardware.bridges.dds import Ros2Link, check_domain
 from robo_rl.hardware.bridges.topics import TwinTruth
 from robo_rl.hardware.contracts import ArmState, Pose
 from robo_rl.hardware.drivers import bus
-from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
+from robo_rl.hardware.drivers.ros2_device import RemoteScene, TwinScene
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
 from robo_rl.hardware.recorder import sent_commands, worst_excess

@@ -16,11 +16,11 @@ from robo_rl import ends
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
-from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
+from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge.episodes import Episodes, evaluation_seeds, merge, normalised_score
 from robo_rl.judge.episodes import evaluate as judge
-from robo_rl.runs import configs
-from robo_rl.workflow import environment
+from robo_rl.workflow import environment, film
+from robo_rl.workflow.subject import Subject, subject_of
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
@@ -96,8 +96,6 @@ def evaluate(
     else:
         result = evaluate_policy(subject.folder, setting, subject.spaces, episodes, seed, workers)
     if video is not None:
-        from robo_rl.workflow import film  # late: it needs OpenGL and an encoder
-
         film.episode(subject, setting, evaluation_seeds(seed, 1)[0], pathlib.Path(video))
     return Evaluation(result, setting, subject.references, subject.digest)
 
@@ -142,59 +140,6 @@ def describe(result: Episodes, references: Mapping[str, float] | None = None) ->
         + ("" if score is None else f"  normalised score {score:.1f}")
     )
     return "\n".join(lines)
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What is judged."""
-
-    name: pathlib.Path
-    spaces: Spaces
-    home: EnvSetting | None
-    references: Mapping[str, float]
-    folder: pathlib.Path | None
-    """Of the exported policy; None for one that acts in JAX."""
-    digest: str
-    run: Any
-    frames: int
-    step: int | None
-
-    def acting(self) -> Any:
-        """A policy with `act` and `reset`, for an environment as learners see it."""
-        if self.folder is not None:
-            return NumpyPolicy.load(self.folder)
-        return self.run.policy(self.step)
-
-
-def subject_of(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Subject:
-    """A run, exported first where that can be, or an exported policy."""
-    path = pathlib.Path(source) if isinstance(source, (str, os.PathLike)) else source.path
-    if (path / DESCRIPTION).exists():
-        if step is not None:
-            raise ValueError(f"--step: {path} is an exported policy, of one step already")
-        policy = NumpyPolicy.load(path)
-        meta = policy.description["meta"]
-        home = None if meta["env"] is None else EnvSetting.from_json(meta["env"])
-        spaces = configs.from_json(Spaces, meta["spaces"])
-        references = meta.get("references", {})
-        digest = str(policy.description["sha256"])
-        return Subject(path, spaces, home, references, path, digest, None, 1, None)
-    from robo_rl.runs.export import NotExportable  # late: these import JAX
-    from robo_rl.workflow.export import export
-    from robo_rl.workflow.run import load_run
-
-    run = load_run(source)
-    references = run.directory.config.get("references", {})
-    try:
-        folder: pathlib.Path | None = export(run, step=step).folder
-        assert folder is not None
-        digest = str(NumpyPolicy.load(folder).description["sha256"])
-    except NotExportable:
-        folder, digest = None, ""
-    acting = run if folder is None else None  # an export goes to other processes without its run
-    return Subject(
-        run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
-    )
 
 
 def _setting(

@@ -9,21 +9,19 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.runs import configs
 from robo_rl.workflow import environment, video
-
-if TYPE_CHECKING:
-    from robo_rl.workflow.evaluate import Subject
+from robo_rl.workflow.subject import Subject
 
 _LONGEST_S = 600.0
 _FPS = 20.0
 
 
-def episode(subject: "Subject", setting: EnvSetting, seed: int, out: pathlib.Path) -> None:
+def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path) -> None:
     """Write an .mp4 of the episode that begins with `seed`. Raises EnvError that says why not."""
     if out.suffix != ".mp4":
         raise ValueError(f"--video {out}: films are .mp4 files")

@@ -23,7 +23,7 @@ from robo_rl.envs.ogbench import scenes
 from robo_rl.envs.ogbench.oracles import OracleConfig
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.hardware.twin.mujoco_device import save_scene
-from robo_rl.hardware.twin.stop_test import StopReport, measure_stop
+from robo_rl.hardware.twin.stop_test import measure_stop
 from robo_rl.judge.episodes import Episodes
 from robo_rl.learn import recipes
 from robo_rl.learn.offline import OfflineLoop
@@ -34,7 +34,7 @@ from robo_rl.workflow.clearance import Sphere
 from robo_rl.workflow.data_view import DataView
 from robo_rl.workflow.export import Exported, export
 from robo_rl.workflow.finetune import adopted, start_online, training_home
-from robo_rl.workflow.quickstart_report import write_report
+from robo_rl.workflow.quickstart_report import Results, write_report
 from robo_rl.workflow.run import load_run
 from robo_rl.workflow.train import home_of, start_offline
 
@@ -69,18 +69,6 @@ BUDGETS = {
         (("warmup_steps", 200), ("critic_only_updates", 10), ("update_every", 50)),
     ),
 }
-
-
-@dataclasses.dataclass
-class Results:
-    """What the phases hand to the report."""
-
-    check: dict[str, Any] = dataclasses.field(default_factory=dict)
-    deployments: dict[str, deploy.Deployment] = dataclasses.field(default_factory=dict)
-    stops: StopReport | None = None
-    film: pathlib.Path | None = None
-    film_problem: str = ""
-    phases: list[tuple[str, float]] = dataclasses.field(default_factory=list)
 
 
 def run(out: pathlib.Path, seed: int, budget_name: str) -> int:

@@ -1,18 +1,30 @@
 """The quickstart's report.html."""
 
+import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from robo_rl.hardware.twin.stop_test import StopReport
 from robo_rl.runs import report
 from robo_rl.runs.metrics import read_metrics
-
-if TYPE_CHECKING:
-    from robo_rl.workflow.quickstart import Results
+from robo_rl.workflow import deploy
 
 
-def write_report(out: pathlib.Path, summary: dict[str, Any], results: "Results") -> None:
+@dataclasses.dataclass
+class Results:
+    """What the phases hand to the report."""
+
+    check: dict[str, Any] = dataclasses.field(default_factory=dict)
+    deployments: dict[str, deploy.Deployment] = dataclasses.field(default_factory=dict)
+    stops: StopReport | None = None
+    film: pathlib.Path | None = None
+    film_problem: str = ""
+    phases: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+
+
+def write_report(out: pathlib.Path, summary: dict[str, Any], results: Results) -> None:
     """Curves, success with intervals, a film, margins over time, stops: one self-contained page."""
     sections = [
         ("Success along the path", _success(summary)),
@@ -54,7 +66,7 @@ def _success(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _demonstrations(summary: dict[str, Any], results: "Results") -> list[str]:
+def _demonstrations(summary: dict[str, Any], results: Results) -> list[str]:
     findings = [
         [finding["severity"], finding["code"], finding["count"], finding["message"]]
         for finding in results.check.get("findings", [])
@@ -89,7 +101,7 @@ def _online(out: pathlib.Path) -> list[str]:
     return [note, *_curves(out / "online", names, "environment step")]
 
 
-def _deployed(summary: dict[str, Any], results: "Results") -> list[str]:
+def _deployed(summary: dict[str, Any], results: Results) -> list[str]:
     names = ("deployed", "unfiltered")
     rows: list[list[object]] = []
     for label, key in (
@@ -112,14 +124,14 @@ def _deployed(summary: dict[str, Any], results: "Results") -> list[str]:
     return blocks
 
 
-def _reasons(results: "Results") -> str:
+def _reasons(results: Results) -> str:
     deployments = results.deployments
     codes = sorted({code for d in deployments.values() for code in d.reasons})
     rows = [[code, *(d.reasons.get(code, 0) for d in deployments.values())] for code in codes]
     return report.table(["what the guards said, ticks of the robot process", *deployments], rows)
 
 
-def _margins(results: "Results") -> list[str]:
+def _margins(results: Results) -> list[str]:
     blocks = []
     for name, deployment in results.deployments.items():
         curves = [
@@ -147,6 +159,6 @@ def _stops(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _times(results: "Results") -> str:
+def _times(results: Results) -> str:
     rows = [[title, seconds] for title, seconds in results.phases]
     return report.table(["phase", "s"], rows)

@@ -21,7 +21,7 @@ from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting, succeeded
 from robo_rl.learn.seeds import training_seed
 from robo_rl.workflow import environment
-from robo_rl.workflow.evaluate import Subject, subject_of
+from robo_rl.workflow.subject import Subject, subject_of
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run

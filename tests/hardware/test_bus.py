@@ -3,9 +3,8 @@
 import pytest
 
 from robo_rl.hardware.bridges import ros_types as rt
-from robo_rl.hardware.bridges.dds import Node
+from robo_rl.hardware.bridges.dds import Node, Ros2Link
 from robo_rl.hardware.drivers import bus
-from robo_rl.hardware.drivers.ros2_device import Ros2Link
 from robo_rl.hardware.errors import HardwareError
 from robo_rl.hardware.robots.ur5e.kit import UR_TOPICS
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robo_rl.hardware.bridges.dds import Ros2Link
 from robo_rl.hardware.contracts import (
     ArmCommand,
     ArmState,
@@ -33,7 +34,7 @@ from robo_rl.hardware.contracts import (
     StopKind,
     Verdict,
 )
-from robo_rl.hardware.drivers.ros2_device import RemoteScene, Ros2Link, TwinScene
+from robo_rl.hardware.drivers.ros2_device import RemoteScene, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected, UnsupportedMode
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
