@@ -2,43 +2,67 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from robo_rl.learn import offline as offline_loop
-from robo_rl.learn import online as online_loop
-from robo_rl.learn.batches import Transitions
-from robo_rl.learn.contract import Agent, State
-from robo_rl.learn.controllers import Controller
-from robo_rl.learn.offline import OfflineLoop
-from robo_rl.learn.online import OnlineLoop
-from robo_rl.learn.online.vector import AnyEnv
-from robo_rl.learn.recipes import Recipe
+from robo_rl.learn.contract import State
 from robo_rl.runs import trees
 from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.runs.directory import RunDirectory
 
-Evaluate = Callable[[State], Mapping[str, float]]
 Progress = Callable[[int, Mapping[str, float]], None]
 
+_SCORE = "success"
+"""The metric by which the best checkpoint is kept, where it was measured."""
 
-class DirectoryMonitor:
-    """Metrics and checkpoints of a loop go to a run directory; `progress` hears the metrics too."""
+
+class Session:
+    """The monitor of one loop: its metrics and checkpoints go to a run directory.
+
+    Nobody else writes there from `with` to its end, which lets others have the run again.
+
+        with Session(run, progress=bar) as session:
+            start = session.newest(template) if resume else None
+            offline.train(agent, config, rows, loop, monitor=session, start=start)
+    """
 
     def __init__(
-        self, run: RunDirectory, first_step: int, score: str, progress: Progress | None, **meta: Any
+        self,
+        run: RunDirectory,
+        progress: Progress | None = None,
+        data_ids: tuple[str, ...] = (),
     ):
-        """`score` is the metric by which the best checkpoint is kept, where it was measured."""
-        self._run, self._score, self._progress, self._meta = run, score, progress, meta
+        """`progress` hears the metrics too; `data_ids` name the data behind the normaliser."""
+        self._run, self._progress, self._data_ids = run, progress, data_ids
         self._scores: dict[int, float] = {}
-        self._last = (first_step, time.monotonic())
+        self._last = (0, time.monotonic())
+
+    def __enter__(self) -> Self:
+        self._run.claim()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run.close()
+
+    def newest(self, template: Any, *, fallback: bool = False) -> tuple[int, Any] | None:
+        """(step, tree) of the newest checkpoint, from which the metrics go on.
+
+        None where the run was killed before its first: it starts again, with no metrics. With
+        `fallback`, a damaged checkpoint gives way to the one before it.
+        """
+        if not self._run.checkpoints.steps():
+            self._run.metrics.rewind(0, -1)
+            return None
+        step, tree, _ = self._run.resume(template, fallback=fallback)
+        self._last = (step, time.monotonic())
+        return step, tree
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log, time and pass on."""
         self._run.metrics.write(step, values)
-        if self._score in values:
-            self._scores = {step: values[self._score]}
+        if _SCORE in values:
+            self._scores = {step: values[_SCORE]}
         now = time.monotonic()
         rate = (step - self._last[0]) / max(now - self._last[1], 1e-9)
         self._last = (step, now)
@@ -48,90 +72,8 @@ class DirectoryMonitor:
 
     def checkpoint(self, step: int, snapshot: Any) -> None:
         """Save."""
-        self._run.save(step, snapshot, self._scores.get(step), **self._meta)
-
-
-def train(
-    run: RunDirectory,
-    agent: Agent,
-    config: Any,
-    transitions: Transitions,
-    loop: OfflineLoop,
-    *,
-    teacher: Controller | None = None,
-    evaluate: Evaluate | None = None,
-    progress: Progress | None = None,
-    data_ids: tuple[str, ...] = (),
-    resume: bool = False,
-    fallback: bool = False,
-) -> State:
-    """Offline training in a run directory. `data_ids` name the data behind the normaliser."""
-    start = None
-    if resume and run.checkpoints.steps():
-        template = offline_loop.initial_state(agent, config, transitions, loop)
-        step, state, _ = run.resume(template, fallback=fallback)
-        start = (step, state)
-    elif resume:
-        run.metrics.rewind(0, -1)  # killed before the first checkpoint: start again
-    monitor = DirectoryMonitor(
-        run, start[0] if start else 0, "success", progress, normaliser_data=list(data_ids)
-    )
-    try:
-        return offline_loop.train(
-            agent,
-            config,
-            transitions,
-            loop,
-            teacher=teacher,
-            monitor=monitor,
-            evaluate=evaluate,
-            start=start,
-        )
-    finally:
-        run.metrics.close()
-
-
-def finetune(
-    run: RunDirectory,
-    agent: Agent,
-    config: Any,
-    env: AnyEnv,
-    recipe: Recipe,
-    loop: OnlineLoop,
-    state: State,
-    *,
-    offline: Transitions | None = None,
-    teacher: Controller | None = None,
-    evaluate: Evaluate | None = None,
-    progress: Progress | None = None,
-    data_ids: tuple[str, ...] = (),
-    resume: bool = False,
-    fallback: bool = False,
-) -> State:
-    """Online finetuning in a run directory. `state` is that of step 0, also when resuming."""
-    snapshot = None
-    first = 0
-    if resume and run.checkpoints.steps():
-        first, snapshot, _ = run.resume(online_template(state), fallback=fallback)
-    elif resume:
-        run.metrics.rewind(0, -1)
-    monitor = DirectoryMonitor(run, first, "success", progress, normaliser_data=list(data_ids))
-    try:
-        return online_loop.finetune(
-            agent,
-            config,
-            env,
-            recipe,
-            loop,
-            state,
-            offline=offline,
-            teacher=teacher,
-            monitor=monitor,
-            evaluate=evaluate,
-            snapshot=snapshot,
-        )
-    finally:
-        run.metrics.close()
+        meta = {"normaliser_data": list(self._data_ids)}
+        self._run.save(step, snapshot, self._scores.get(step), **meta)
 
 
 def online_template(state: State) -> dict[str, Any]:

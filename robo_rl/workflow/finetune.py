@@ -14,11 +14,12 @@ from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
-from robo_rl.learn import recipes
+from robo_rl.learn import online, recipes
 from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
-from robo_rl.runs import configs, samples, sessions
+from robo_rl.runs import configs, samples
 from robo_rl.runs.directory import RunDirectory
+from robo_rl.runs.sessions import Session, online_template
 from robo_rl.workflow import environment, methods, vector_envs
 from robo_rl.workflow import teacher as teaching
 from robo_rl.workflow import train as training
@@ -296,7 +297,7 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
     assert recipe is not None
     assert isinstance(loop, OnlineLoop)
     assert run.env is not None
-    run.directory.claim()
+    run.directory.claim()  # before environments start, and a bar is drawn
     title = f"finetune {run.directory.config['agent']}"
     with (
         vector_envs.environments(
@@ -308,22 +309,22 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
             frames=run.frames,
         ) as env,
         tqdm(total=loop.env_steps, desc=title, unit="step") as bar,
+        Session(run.directory, progress(bar), () if view is None else (view.dataset,)) as session,
     ):
-        sessions.finetune(
-            run.directory,
+        state = first_state(run)
+        found = session.newest(online_template(state), fallback=fallback) if resume else None
+        online.finetune(
             run.agent,
             run.config,
             env,
             recipe,
             loop,
-            first_state(run),
+            state,
             offline=run.transitions() if recipe.needs_offline_data else None,
             teacher=teaching.of(run.directory),
+            monitor=session,
             evaluate=evaluation_of(run) if loop.evaluate_every else None,
-            progress=progress(bar),
-            data_ids=() if view is None else (view.dataset,),
-            resume=resume,
-            fallback=fallback,
+            snapshot=None if found is None else found[1],
         )
 
 

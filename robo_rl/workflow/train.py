@@ -20,8 +20,9 @@ from robo_rl.learn.batches import Transitions
 from robo_rl.learn.checks import check_observations, check_offline
 from robo_rl.learn.contract import State
 from robo_rl.learn.offline import OfflineLoop
-from robo_rl.runs import configs, samples, sessions
+from robo_rl.runs import configs, samples
 from robo_rl.runs.directory import RunDirectory
+from robo_rl.runs.sessions import Progress, Session
 from robo_rl.workflow import environment, settings, suites
 from robo_rl.workflow import teacher as teaching
 from robo_rl.workflow.data_view import DataView, return_range, spaces_of
@@ -336,23 +337,27 @@ def run_offline(
     view, loop = run.view, run.loop
     assert view is not None
     assert isinstance(loop, OfflineLoop)
-    run.directory.claim()
-    if rows is None:
-        rows = run.transitions()
+    run.directory.claim()  # before data are read, and a bar is drawn
     title = f"train {run.directory.config['agent']}"
-    with tqdm(total=loop.steps, desc=title, unit="update") as bar:
-        sessions.train(
-            run.directory,
+    with (
+        tqdm(total=loop.steps, desc=title, unit="update") as bar,
+        Session(run.directory, progress(bar), (view.dataset,)) as session,
+    ):
+        if rows is None:
+            rows = run.transitions()
+        start = None
+        if resume:
+            template = offline.initial_state(run.agent, run.config, rows, loop)
+            start = session.newest(template, fallback=fallback)
+        offline.train(
             run.agent,
             run.config,
             rows,
             loop,
             teacher=teaching.of(run.directory),
+            monitor=session,
             evaluate=evaluation_of(run) if loop.evaluate_every else None,
-            progress=progress(bar),
-            data_ids=(view.dataset,),
-            resume=resume,
-            fallback=fallback,
+            start=start,
         )
 
 
@@ -376,7 +381,7 @@ def evaluation_of(run: Run) -> Callable[[State], Mapping[str, float]]:
     return measure
 
 
-def progress(bar: "tqdm[Any]") -> sessions.Progress:
+def progress(bar: "tqdm[Any]") -> Progress:
     """Moves the bar, and shows up to three metrics beside it."""
 
     def advance(step: int, values: Mapping[str, float]) -> None:

@@ -21,6 +21,7 @@ from robo_rl.runs import sessions, trees
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
 from tests.probe_envs import Reach, collect, reach_expert
+from tests.runs.run_probe import offline_in
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = iql.Config(actor=NetConfig(hidden=(8,)), critic=NetConfig(hidden=(8,)))
@@ -76,38 +77,54 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, data):
     run = RunDirectory.create(tmp_path / "run", {})
     run.metrics.write(10, {"loss": 1.0})
     run.metrics.close()
-    sessions.train(run, iql, CONFIG, data, LOOP, resume=True)
+    offline_in(run, CONFIG, data, LOOP, resume=True)
     assert [row["step"] for row in read_metrics(run.metrics_path)] == [10, 20, 30, 40]
     assert "loss" not in read_metrics(run.metrics_path)[0]
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path, data):
     run = RunDirectory.create(tmp_path / "run", {})
-    expected = sessions.train(run, iql, CONFIG, data, LOOP)
+    expected = offline_in(run, CONFIG, data, LOOP)
     before = run.metrics_path.read_bytes()
     again = RunDirectory.open(run.path)
-    got = sessions.train(again, iql, CONFIG, data, LOOP, resume=True)
+    got = offline_in(again, CONFIG, data, LOOP, resume=True)
     assert again.metrics_path.read_bytes() == before
     assert trees.digest(trees.flatten(got)) == trees.digest(trees.flatten(expected))
 
 
+def test_a_session_ends_with_the_run_free_for_others(tmp_path, data):
+    run = RunDirectory.create(tmp_path / "run", {})
+    offline_in(run, CONFIG, data, LOOP)
+    claim = "import sys; from robo_rl.runs.directory import RunDirectory as R; R.open(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", f"{claim}.claim()", str(run.path)], cwd=ROOT, check=True, timeout=60
+    )
+
+
+def test_a_session_that_fails_lets_go_of_the_run_too(tmp_path, data):
+    run = RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(ZeroDivisionError), sessions.Session(run):
+        1 / 0  # noqa: B018
+    assert run._lock is None
+
+
 def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path, data):
     run = RunDirectory.create(tmp_path / "run", {})
-    sessions.train(run, iql, CONFIG, data, LOOP)
+    offline_in(run, CONFIG, data, LOOP)
     longer = OfflineLoop(steps=60, batch_size=16, log_every=10, checkpoint_every=20)
-    sessions.train(RunDirectory.open(run.path), iql, CONFIG, data, longer, resume=True)
+    offline_in(RunDirectory.open(run.path), CONFIG, data, longer, resume=True)
     other = RunDirectory.create(tmp_path / "other", {})
-    sessions.train(other, iql, CONFIG, data, longer)
+    offline_in(other, CONFIG, data, longer)
     assert run.metrics_path.read_bytes() == other.metrics_path.read_bytes()
 
 
-def test_a_nan_keeps_the_last_good_checkpoint(tmp_path, data):
+def test_an_overflow_keeps_the_last_good_checkpoint(tmp_path, data):
     broken = {**data, "rewards": data["rewards"].copy()}
-    broken["rewards"][11] = np.nan
+    broken["rewards"][11] = 3e38
     run = RunDirectory.create(tmp_path / "run", {})
     loop = OfflineLoop(steps=2000, batch_size=1, log_every=5, checkpoint_every=5)
-    with pytest.raises(NonFiniteLoss, match="rewards are not finite"):
-        sessions.train(run, iql, CONFIG, broken, loop)
+    with pytest.raises(NonFiniteLoss, match="critic_loss not finite"):
+        offline_in(run, CONFIG, broken, loop)
     arrays, _ = run.checkpoints.read(run.checkpoints.latest())
     assert all(np.isfinite(value).all() for value in arrays.values())
 
@@ -119,9 +136,8 @@ def test_the_best_evaluation_is_kept_and_the_data_behind_the_normaliser_is_named
     )
     scores = iter([0.1, 0.9, 0.2, 0.3, 0.4])
     heard = []
-    sessions.train(
+    offline_in(
         run,
-        iql,
         CONFIG,
         data,
         loop,
