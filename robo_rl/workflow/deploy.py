@@ -45,7 +45,7 @@ from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn.seeds import evaluation_seed
 from robo_rl.workflow import gaps
 from robo_rl.workflow.clearance import Clearance, Sphere
-from robo_rl.workflow.video import Episode
+from robo_rl.workflow.video import Footage
 
 _DRAWS = 20
 """Starts to draw for an episode before giving up."""
@@ -92,7 +92,7 @@ class Outcome:
     clearance_m: float
     """Smallest true distance to a keep-out sphere; below 0 is a violation. NaN: not measured."""
     fault: str
-    film: Episode
+    film: Footage
     margins: np.ndarray
     """(T, 2): time in s, true distance in m."""
 
@@ -249,7 +249,7 @@ def clear_seeds(plan: Plan, task: Task) -> list[int]:
     )
 
 
-def film_episode(deployment: Deployment) -> Episode:
+def film_episode(deployment: Deployment) -> Footage:
     """The episode to show: the first successful one, or the first."""
     outcomes = deployment.outcomes
     return next((o for o in outcomes if o.success), outcomes[0]).film
@@ -435,9 +435,9 @@ def _truths(twin: TwinScene | None) -> list[TwinTruth]:
     return [] if twin is None else twin.truths()
 
 
-def _film(states: Sequence[ArmState], env: ArmEnv, spheres: Sequence[Sphere]) -> Episode:
+def _film(states: Sequence[ArmState], env: ArmEnv, spheres: Sequence[Sphere]) -> Footage:
     names = states[0].objects
-    return Episode(
+    return Footage(
         q_rad=np.array([state.q_rad for state in states]),
         gripper=np.array([state.gripper_closedness for state in states]),
         objects={n: np.array([_row(state.objects[n]) for state in states]) for n in names},

@@ -29,7 +29,7 @@ _PROBE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Episode:
+class Footage:
     """What a camera would have seen: T rows at a fixed rate."""
 
     q_rad: np.ndarray  # (T, J)
@@ -57,7 +57,7 @@ def find_backend() -> str | None:
 
 
 def film(
-    scene: pathlib.Path, episode: Episode, out: pathlib.Path, width: int = 480, height: int = 360
+    scene: pathlib.Path, episode: Footage, out: pathlib.Path, width: int = 480, height: int = 360
 ) -> str | None:
     """Write an MP4 of the episode. Returns None, or why there is no film."""
     backend = find_backend()
@@ -81,7 +81,7 @@ def film(
     return None
 
 
-def save_episode(path: pathlib.Path, episode: Episode) -> None:
+def save_episode(path: pathlib.Path, episode: Footage) -> None:
     """Write an episode as plain arrays."""
     arrays = {f"object:{name}": rows for name, rows in episode.objects.items()}
     arrays |= {f"target:{name}": row for name, row in episode.targets.items()}
@@ -97,10 +97,10 @@ def save_episode(path: pathlib.Path, episode: Episode) -> None:
     )
 
 
-def load_episode(path: pathlib.Path) -> Episode:
+def load_episode(path: pathlib.Path) -> Footage:
     """Read what `save_episode` wrote."""
     with np.load(path, allow_pickle=False) as data:
-        return Episode(
+        return Footage(
             q_rad=data["q_rad"],
             gripper=data["gripper"],
             objects=_named(data, "object:"),
@@ -140,7 +140,7 @@ def _render(scene_path: str, source: str, out: str, width: str, height: str) -> 
     renderer.close()
 
 
-def _pose(scene: Scene, data: Any, episode: Episode, row: int) -> None:
+def _pose(scene: Scene, data: Any, episode: Footage, row: int) -> None:
     """Put the recorded row into the model. All finger joints follow the gripper's closedness."""
     names = scene.names
     for joint, angle in zip(names.arm_joints, episode.q_rad[row], strict=True):

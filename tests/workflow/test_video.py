@@ -9,7 +9,7 @@ from robo_rl.workflow import video
 
 
 def episode():
-    return video.Episode(
+    return video.Footage(
         q_rad=np.tile(UR5E_KIT.spec.home_rad, (2, 1)),
         gripper=np.array([0.0, 0.5]),
         objects={"cube_0": np.array([[0.4, 0.0, 0.02, 1.0, 0.0, 0.0, 0.0]] * 2)},
