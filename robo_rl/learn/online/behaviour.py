@@ -40,7 +40,7 @@ class Noise:
 
 
 @dataclasses.dataclass
-class Episode:
+class LiveEpisode:
     """One that is under way, and what it carries from step to step."""
 
     env: int
@@ -76,13 +76,13 @@ class Behaviour:
         self._key = jax.random.fold_in(jax.random.key(seed), 1)
         self._explore = recipe.noise_std == 0.0  # else the loop's noise explores
 
-    def begin(self, env: int, obs: Any, number: int, step: int) -> Episode:
+    def begin(self, env: int, obs: Any, number: int, step: int) -> LiveEpisode:
         """Episode `number` begins in environment `env` at env step `step`."""
         turns = Turns(self._recipe, self._seed)
         turns.begin(number, step)
-        return Episode(env, obs, Noise(self._recipe, self._seed, number, self._size), turns)
+        return LiveEpisode(env, obs, Noise(self._recipe, self._seed, number, self._size), turns)
 
-    def taught(self, episodes: Sequence[Episode]) -> list[dict[str, np.ndarray]]:
+    def taught(self, episodes: Sequence[LiveEpisode]) -> list[dict[str, np.ndarray]]:
         """The teacher's answers (A,) to the observations of episodes, if there is a teacher."""
         if self._teacher is None:
             return [{} for _ in episodes]
@@ -93,7 +93,7 @@ class Behaviour:
     def actions(
         self,
         state: State,
-        episodes: Sequence[Episode],
+        episodes: Sequence[LiveEpisode],
         step: int,
         taught: Sequence[Mapping[str, np.ndarray]],
     ) -> list[np.ndarray]:
@@ -113,7 +113,7 @@ class Behaviour:
         ]
 
     def _given(
-        self, episode: Episode, step: int, taught: Mapping[str, np.ndarray]
+        self, episode: LiveEpisode, step: int, taught: Mapping[str, np.ndarray]
     ) -> np.ndarray | None:
         """The action (A,) of a step that is not the policy's."""
         if taught and episode.turns.teacher_acts(step):
@@ -124,11 +124,11 @@ class Behaviour:
             return rng.uniform(-1.0, 1.0, self._size).astype(np.float32)
         return None
 
-    def _next(self, episode: Episode, step: int) -> np.ndarray:
+    def _next(self, episode: LiveEpisode, step: int) -> np.ndarray:
         action = episode.queue.pop(0)
         return action if self._explore else episode.noise.disturb(action, step)
 
-    def _ask(self, state: State, asked: Mapping[int, tuple[Episode, int]]) -> None:
+    def _ask(self, state: State, asked: Mapping[int, tuple[LiveEpisode, int]]) -> None:
         """Queue the policy's next `recipe.chunk` actions (A,) for the environments that ask."""
         # Always E rows, for one trace; those that nobody asked for repeat another.
         rows = [asked.get(env, next(iter(asked.values()))) for env in range(self._count)]
@@ -168,6 +168,6 @@ def _act(
     return jax.vmap(act)(obs, steps)
 
 
-def _stacked(episodes: Sequence[Episode]) -> Any:
+def _stacked(episodes: Sequence[LiveEpisode]) -> Any:
     """Their observations (N, O)."""
     return jax.tree.map(lambda *rows: np.stack(rows), *[episode.obs for episode in episodes])

@@ -28,8 +28,8 @@ from robo_rl.learn.contract import Agent, State, name_of, needs, setting
 from robo_rl.learn.controllers import Controller
 from robo_rl.learn.monitor import Monitor, NonFiniteLoss, Silent
 from robo_rl.learn.online import experience, rollouts
-from robo_rl.learn.online.behaviour import Behaviour, Episode
-from robo_rl.learn.online.vector import AnyEnv, Outcome, environments, spaces
+from robo_rl.learn.online.behaviour import Behaviour, LiveEpisode
+from robo_rl.learn.online.vector import AnyEnv, StepResult, environments, spaces
 from robo_rl.learn.recipes import Recipe
 from robo_rl.learn.seeds import training_seed
 from robo_rl.learn.supply import supply
@@ -172,7 +172,7 @@ class _Run:
         self.state = jax.tree.map(jnp.copy, state)  # updates donate it; the caller's copy stays
         self.env_steps = self.episodes = self.updates = 0
         self._saved = 0  # the env step of the last checkpoint
-        self._under_way: dict[int, Episode] = {}  # by environment
+        self._under_way: dict[int, LiveEpisode] = {}  # by environment
         self._history: dict[str, list[float]] = {}
         self._needs = needs(agent)
         count = self._envs.count
@@ -201,7 +201,7 @@ class _Run:
 
     def until_an_episode_ends(self) -> None:
         """Steps of all environments, with their updates, until one episode or the budget ends."""
-        over: list[Episode] = []
+        over: list[LiveEpisode] = []
         while not over and self.env_steps < self.loop.env_steps:
             self._begin()
             over = [episode for episode in self._step() if episode.terminated or episode.truncated]
@@ -223,7 +223,7 @@ class _Run:
         for env, obs in self._envs.reset(seeds).items():
             self._under_way[env] = self._behaviour.begin(env, obs, numbers[env], self.env_steps)
 
-    def _step(self) -> list[Episode]:
+    def _step(self) -> list[LiveEpisode]:
         """One env step of each episode under way, with the updates that follow."""
         before = self.env_steps
         acting = [self._under_way[env] for env in sorted(self._under_way)]
@@ -238,7 +238,9 @@ class _Run:
         self._learn(before)
         return acting
 
-    def _add(self, episode: Episode, outcome: Outcome, labels: Mapping[str, np.ndarray]) -> None:
+    def _add(
+        self, episode: LiveEpisode, outcome: StepResult, labels: Mapping[str, np.ndarray]
+    ) -> None:
         self.replay.add(
             episode.env,
             {
@@ -258,7 +260,7 @@ class _Run:
         episode.success |= outcome.success
         episode.terminated, episode.truncated = outcome.terminated, outcome.truncated
 
-    def _end(self, episode: Episode) -> None:
+    def _end(self, episode: LiveEpisode) -> None:
         """Of an episode that is over, or that the budget cuts."""
         del self._under_way[episode.env]
         self.episodes += 1

@@ -16,7 +16,7 @@ AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 """One environment, or E of them in a vector environment that does not reset itself."""
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step of one environment led to."""
 
     obs: Any
@@ -39,7 +39,7 @@ class Environments(Protocol):
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
         """First observations (O,) of the environments that are reset, each with its seed."""
 
-    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Outcome]:
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, StepResult]:
         """Outcomes of actions (A,). Environments without an action rest until their next reset."""
 
 
@@ -58,9 +58,9 @@ class _One:
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
         return {0: readable(self._env.reset(seed=seeds[0])[0], lead=0)}
 
-    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Outcome]:
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, StepResult]:
         obs, reward, terminated, truncated, info = self._env.step(actions[0])
-        outcome = Outcome(
+        outcome = StepResult(
             readable(obs, lead=0),
             np.asarray(info.get(EXECUTED_ACTION, actions[0]), np.float32),
             float(reward),
@@ -99,7 +99,7 @@ class _Several:
         seeds = [seed if reset else None for seed, reset in zip(self._seeds, mask, strict=True)]
         return self._env.reset(seed=seeds, options={"reset_mask": mask})[0]
 
-    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Outcome]:
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, StepResult]:
         # All are stepped or none: one that rests does nothing, on and on from its last seed.
         if self._over.any():
             self._reset(self._over.copy())
@@ -109,7 +109,7 @@ class _Several:
         obs, rewards, terminated, truncated, info = self._env.step(asked)
         self._over = np.asarray(terminated | truncated)
         return {
-            index: Outcome(
+            index: StepResult(
                 _row(obs, index),
                 np.asarray(_told(info, EXECUTED_ACTION, index, action), np.float32),
                 float(rewards[index]),
