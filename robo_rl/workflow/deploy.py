@@ -84,7 +84,7 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class DeployedEpisode:
     """What one deployed episode did."""
 
     success: bool
@@ -102,7 +102,7 @@ class Deployment:
     """What all episodes of a plan did."""
 
     plan: Plan
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[DeployedEpisode, ...]
     rate_hz: float
     """Control periods per second of streaming."""
     deadline_misses: int
@@ -401,7 +401,7 @@ def _episode(
     twin: TwinScene | None,
     clearance: Clearance | None,
     clock: _Clock,
-) -> Outcome:
+) -> DeployedEpisode:
     observation, info = env.reset(seed=seed)
     policy.reset(seed)
     _truths(twin)  # drop those from before the episode
@@ -421,7 +421,7 @@ def _episode(
         distances = clearance.distances(np.array([truth.q_rad for truth in truths]))
         times = np.array([truth.t_host_s for truth in truths]) - began
         margins = np.column_stack((times, distances))
-    return Outcome(
+    return DeployedEpisode(
         success,
         len(states) - 1,
         float(margins[:, 1].min()) if len(margins) else float("nan"),
