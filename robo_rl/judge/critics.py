@@ -53,7 +53,7 @@ class Curves:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """One word, the step whose checkpoint to take, and why."""
 
     kind: str
@@ -94,12 +94,12 @@ def curves(rows: Sequence[Mapping[str, float]]) -> dict[str, Curves]:
     return found
 
 
-def judge(run: Curves) -> Verdict:
+def judge(run: Curves) -> Diagnosis:
     """The verdict on one seed's curves."""
     points = len(run.steps)
     last = int(run.steps[-1])
     if points < MIN_POINTS:
-        return Verdict(
+        return Diagnosis(
             UNCLEAR,
             last,
             f"{points} reports are not enough points to tell, it takes {MIN_POINTS}",
@@ -107,13 +107,13 @@ def judge(run: Curves) -> Verdict:
         )
     why = _underfits(run)
     if why:
-        return Verdict(
+        return Diagnosis(
             UNDERFITTING, last, why, "train longer, optimise better, or take larger networks"
         )
     data_q = smooth(run.data_q)
     peak = fall_from(data_q)
     if peak is None:
-        return Verdict(
+        return Diagnosis(
             FITS,
             last,
             f"the TD error is low ({_td_share(run):.2f} of the targets' variance) and Q on the "
@@ -121,7 +121,7 @@ def judge(run: Curves) -> Verdict:
             f"take the last checkpoint (step {last})",
         )
     if not _rose(data_q, peak):
-        return Verdict(
+        return Diagnosis(
             UNCLEAR,
             last,
             "Q on the data has only fallen, and still does",
@@ -129,7 +129,7 @@ def judge(run: Curves) -> Verdict:
             "cannot be below zero: the method is too pessimistic for these data",
         )
     step = int(run.steps[peak])
-    return Verdict(
+    return Diagnosis(
         OVERFITTING,
         step,
         f"the TD error is low ({_td_share(run):.2f} of the targets' variance), and Q on the data "

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from robo_rl.judge import critics
-from robo_rl.judge.critics import Verdict
+from robo_rl.judge.critics import Diagnosis
 from robo_rl.runs import report as reporting
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
@@ -83,7 +83,7 @@ def _fit(
     return blocks, frozenset(shown)
 
 
-def _checkpoint(run: RunDirectory, verdict: Verdict, kept: Sequence[int]) -> str:
+def _checkpoint(run: RunDirectory, verdict: Diagnosis, kept: Sequence[int]) -> str:
     """Where the policy that an overfitting verdict asks for is to be had."""
     if verdict.kind != critics.OVERFITTING:
         return ""
