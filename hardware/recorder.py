@@ -63,7 +63,7 @@ _LEVELS = {Verdict.PASS: 0, Verdict.MODIFIED: 1, Verdict.INFEASIBLE: 2, Verdict.
 
 
 @dataclasses.dataclass(frozen=True)
-class Recorded:
+class LoggedMessage:
     """One message of a recording."""
 
     topic: str
@@ -278,11 +278,11 @@ class _McapFile:
         return self._writer.register_channel(topic, "cdr", self._schemas[type_]), type_
 
 
-def read_recording(path: str | os.PathLike[str]) -> Iterator[Recorded]:
+def read_recording(path: str | os.PathLike[str]) -> Iterator[LoggedMessage]:
     """Messages in the order they were written. A file that was cut off is read up to the cut."""
     for channel, schema, message in _messages(pathlib.Path(path).read_bytes(), path):
         decoded = _store().deserialize_cdr(message.data, schema.name)
-        yield Recorded(channel.topic, message.log_time, schema.name, decoded)
+        yield LoggedMessage(channel.topic, message.log_time, schema.name, decoded)
 
 
 def recover(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> int:
@@ -404,7 +404,7 @@ def sent_commands(path: str | os.PathLike[str], joints: int) -> list[SentCommand
     Arming starts from the measured position: between two stretches a person, or the reset of a
     simulated scene, may have moved the arm, and the first command after it does not.
     """
-    stretches: list[list[Recorded]] = [[]]
+    stretches: list[list[LoggedMessage]] = [[]]
     for recorded in read_recording(path):
         if recorded.topic == SENT:
             stretches[-1].append(recorded)
@@ -424,7 +424,7 @@ def worst_excess(stretches: Sequence[SentCommands], spec: ArmSpec) -> dict[str, 
     return worst
 
 
-def _sent(sent: Sequence[Recorded], start_ns: int, joints: int) -> SentCommands:
+def _sent(sent: Sequence[LoggedMessage], start_ns: int, joints: int) -> SentCommands:
     times = np.array([recorded.t_ns for recorded in sent], dtype=np.int64)
     points = [recorded.message.points[0] for recorded in sent]
     return SentCommands(
