@@ -111,7 +111,7 @@ def arguments(setting: EnvSetting) -> dict[str, Any]:
     return {**find(setting.id).kwargs, **setting.kwargs}
 
 
-def check(setting: EnvSetting) -> None:
+def check_setting(setting: EnvSetting) -> None:
     """Raise EnvError unless the id is known and its episodes end."""
     spec = find(setting.id)
     if spec.entry_point in _LIMITED or spec.max_episode_steps is not None:
@@ -129,7 +129,7 @@ def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[A
     OGBench's goal-conditioned environments show their goal: observations become the Dict
     {"observation", "goal"}.
     """
-    check(setting)
+    check_setting(setting)
     options: dict[str, Any] = dict(setting.kwargs)
     if render_mode is not None:
         options["render_mode"] = render_mode

@@ -113,7 +113,9 @@ def labels(
     return {"teacher_actions": actions, "teacher_log_std": np.log(spreads)}
 
 
-def check(name: str, needs: tuple[str, ...], recipe: Recipe, teacher: Controller | None) -> None:
+def check_teaching(
+    name: str, needs: tuple[str, ...], recipe: Recipe, teacher: Controller | None
+) -> None:
     """Raise ValueError where agent and recipe lack a teacher, or have no use for the one given."""
     taught = recipe.teacher_share > 0.0 or any(key in LABELS for key in needs)
     if taught and teacher is None:

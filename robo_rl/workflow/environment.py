@@ -43,7 +43,7 @@ def origin(dataset: Dataset) -> Origin:
         return _cube(dataset)
     try:
         setting = registry.setting_of(spec)
-        registry.check(setting)
+        registry.check_setting(setting)
     except EnvError as error:
         return Origin(None, problem=f"dataset {dataset.id}: {error}")
     return Origin(setting)
@@ -78,7 +78,7 @@ def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None)
         if limit < 1:
             raise EnvError(f"--max-episode-steps must be >= 1, got {limit}")
         setting = dataclasses.replace(setting, max_episode_steps=limit)
-    registry.check(setting)
+    registry.check_setting(setting)
     return setting
 
 

@@ -196,8 +196,8 @@ def _check_plan(
 ) -> None:
     if envs < 1:
         raise ValueError(f"--envs must be >= 1, got {envs}")
-    rollouts.check(agent, recipe, steps, envs)
-    teaching.check(agent, teacher, recipe)
+    rollouts.check_rollout(agent, recipe, steps, envs)
+    teaching.check_teacher(agent, teacher, recipe)
     if dict(recipe.options).get("base_in_observation"):
         raise ValueError(
             f"recipe {name} stands on a controller in Python (robo_rl.learn.bases); on "

@@ -14,7 +14,7 @@ TEACHER = "teacher"
 """Folder in a run that holds its teacher, and the key of its config with the teacher's digest."""
 
 
-def check(agent: Any, folder: pathlib.Path | None, recipe: Recipe | None = None) -> None:
+def check_teacher(agent: Any, folder: pathlib.Path | None, recipe: Recipe | None = None) -> None:
     """Raise ValueError unless a teacher is given where one is needed, and only there."""
     wanted = any(key in LABELS for key in needs(agent))
     wanted |= recipe is not None and recipe.teacher_share > 0.0

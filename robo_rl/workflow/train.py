@@ -114,7 +114,7 @@ def train(
     module = agents.get(agent)
     check_offline(module)
     teacher_folder = None if teacher is None else pathlib.Path(teacher)
-    teaching.check(module, teacher_folder)
+    teaching.check_teacher(module, teacher_folder)
     made = module.Config() if config is None else _own(agent, module, config)
     made = settings.with_options(made, option)
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset, download=True)

@@ -161,7 +161,7 @@ def test_a_rollout_must_divide_into_minibatches():
 )
 def test_what_does_not_go_together_is_refused_before_the_first_step(agent, recipe, steps, message):
     with pytest.raises(ValueError, match=message):
-        rollouts.check(agent, recipe, steps)
+        rollouts.check_rollout(agent, recipe, steps)
     loop = dataclasses.replace(LOOP, env_steps=steps)
     with pytest.raises(ValueError, match=message):
         online.finetune(ppo, CONFIG, Logged(), recipe, loop, {})
@@ -170,7 +170,7 @@ def test_what_does_not_go_together_is_refused_before_the_first_step(agent, recip
 def test_agents_of_single_transitions_learn_from_rollouts_too(data):
     """The loop knows no method: next actions come with the rows, whoever asks for them."""
     recipe = dataclasses.replace(RECIPE, agent="rebrac")
-    rollouts.check(rebrac, recipe, 16)
+    rollouts.check_rollout(rebrac, recipe, 16)
     rows = {name: value for name, value in data.items() if name not in ("masks", "episode_id")}
     replay = Streams([ReplayBuffer(100, take_row(rows, 0))])
     for row in range(len(data["rewards"])):

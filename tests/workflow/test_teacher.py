@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(teacher, tmp_path,
         teaching.check_size(teacher, (31,), (6,))
     teaching.check_size(teacher, (31,), (5,))
     shared = types.SimpleNamespace(__name__="robo_rl.agents.sac", CAPABILITIES=Capabilities())
-    teaching.check(shared, teacher, recipes.Recipe(teacher_share=0.5))
+    teaching.check_teacher(shared, teacher, recipes.Recipe(teacher_share=0.5))
     assert not (tmp_path / "runs").exists()
 
 

@@ -62,7 +62,7 @@ def read(
     path = _existing(source)
     given = get(format) if isinstance(format, str) else format
     reader = given or choose(path)
-    option.check(reader, options)
+    option.check_options(reader, options)
     return reader.read(path, **options)
 
 

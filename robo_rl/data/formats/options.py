@@ -16,7 +16,7 @@ def known(reader: Reader) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(reader.read).parameters if name != "path")
 
 
-def check(reader: Reader, options: Mapping[str, Any]) -> None:
+def check_options(reader: Reader, options: Mapping[str, Any]) -> None:
     """Raise ValueError for an option that a reader does not have, or a choice it does not offer."""
     _require_known(reader, options)
     for name, value in options.items():

@@ -176,8 +176,8 @@ class _Run:
         self._history: dict[str, list[float]] = {}
         self._needs = needs(agent)
         count = self._envs.count
-        rollouts.check(agent, recipe, loop.env_steps, count)
-        controllers.check(recipe.agent, self._needs, recipe, teacher)
+        rollouts.check_rollout(agent, recipe, loop.env_steps, count)
+        controllers.check_teaching(recipe.agent, self._needs, recipe, teacher)
         checks.check_reads(agent, config, state, zeros)
         self._behaviour = Behaviour(
             agent, config, recipe, loop.seed, actions.shape[0], count, teacher

@@ -12,7 +12,7 @@ from robo_rl.learn.controllers import LABELS
 from robo_rl.learn.recipes import Recipe
 
 
-def check(agent: Agent, recipe: Recipe, env_steps: int, envs: int = 1) -> None:
+def check_rollout(agent: Agent, recipe: Recipe, env_steps: int, envs: int = 1) -> None:
     """Raise ValueError where agent, recipe, budget and number of environments do not fit."""
     name, needed = name_of(agent), needs(agent)
     if not recipe.rollout and "ends" in needed:
