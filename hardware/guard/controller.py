@@ -141,7 +141,8 @@ class ArmController(Robot):
         if why is Reason.STALE_STATE:
             raise StaleState(
                 f"{name}: arm: state is {state.age_s(now_s):.3f} s old, allowed "
-                f"{self.spec.watchdog_s} s"
+                f"{self.spec.watchdog_s} s; if the driver is running, the clock of its computer is "
+                "behind this one's: synchronise them"
             )
         if why is not None:
             raise HardwareError(f"{name}: arm: no valid state of every joint ({why.value})")

@@ -238,7 +238,11 @@ def test_disconnect_holds_closes_and_never_raises():
 @pytest.mark.parametrize(
     ("error", "match", "fault"),
     [
-        (StaleState, "0.500 s old", lambda s: dataclasses.replace(s, t_host_s=s.t_host_s - 0.5)),
+        (
+            StaleState,
+            r"0.500 s old.*clock of its computer",
+            lambda s: dataclasses.replace(s, t_host_s=s.t_host_s - 0.5),
+        ),
         (HardwareError, "invalid", lambda s: dataclasses.replace(s, valid=False)),
         (HardwareError, "moving", lambda s: dataclasses.replace(s, dq_rad_s=np.full(6, 0.3))),
         (HardwareError, "grip", lambda s: dataclasses.replace(s, gripper_closedness=math.nan)),
