@@ -18,6 +18,7 @@ import types
 from typing import Any, NamedTuple
 
 from robo_rl.learn.contract import Agent, Capabilities
+from robo_rl.nn.policies import NotExportable
 
 GROUP = "robo_rl.agents"
 """The entry points that name modules as agents."""
@@ -176,7 +177,7 @@ def _check_signature(function: Any, what: str, parameters: tuple[str, ...]) -> N
 
 def _no_policy(where: str) -> Any:
     def policy(config: Any, state: Any) -> Any:
-        raise ValueError(
+        raise NotExportable(
             f"{where} has no `policy` function, which gives the policy as data: it cannot be "
             "exported"
         )

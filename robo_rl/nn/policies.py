@@ -24,6 +24,10 @@ from robo_rl.nn.observations import rows
 from robo_rl.nn.portable import about, layers
 
 
+class NotExportable(ValueError):
+    """A policy that NumPy's runtime cannot compute."""
+
+
 class Policy(abc.ABC):
     """A policy as data. `kind` is what an exported one is called."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from robo_rl import files
 from robo_rl.nn.apply import ENCODER
-from robo_rl.nn.policies import Policy
+from robo_rl.nn.policies import NotExportable, Policy
 from robo_rl.nn.portable import NotPortable
 from robo_rl.runs import trees
 from robo_rl.runs.specs import ActionSpec, ObservationSpec
@@ -28,10 +28,6 @@ TOLERANCE = 1e-5
 
 class ParityError(RuntimeError):
     """The exported policy does not compute what the trained one does."""
-
-
-class NotExportable(ValueError):
-    """A policy that the NumPy runtime cannot compute."""
 
 
 class Runnable(Protocol):

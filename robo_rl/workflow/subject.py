@@ -50,7 +50,7 @@ def subject_of(source: "str | os.PathLike[str] | Run", step: int | None = None) 
         references = meta.get("references", {})
         digest = str(policy.description["sha256"])
         return Subject(path, spaces, home, references, path, digest, None, 1, None)
-    from robo_rl.runs.export import NotExportable  # late: these import JAX
+    from robo_rl.nn.policies import NotExportable  # late: these import JAX
     from robo_rl.workflow.export import export
     from robo_rl.workflow.run import load_run
 

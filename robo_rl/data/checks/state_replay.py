@@ -12,9 +12,9 @@ import numpy as np
 
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import Gap, View
-from robo_rl.quiet import quiet
 from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import SHOWN, Confidence, Finding, Severity, finding
+from robo_rl.quiet import quiet
 
 _ATOL = 1e-4
 # A recorder may take the tool's place a physics step apart from the joints.
