@@ -1,13 +1,14 @@
 """Record, check, train, evaluate, finetune, export and act, in an environment of nobody's arm."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import robo_rl
 from robo_rl.launch import cli
-from robo_rl.workflow import suites
+from robo_rl.workflow import suites, video
 from robo_rl.workflow.evaluate import evaluate
 from robo_rl.workflow.record import record
 from robo_rl.workflow.run import load_run
@@ -161,3 +162,70 @@ def test_the_range_of_returns_scales_rewards_to_a_thousand(datasets, tmp_path):
         return
     run = train(name, "iql", out=tmp_path / "run", reward_scale="return-range", **TINY)
     assert run.view.reward_scale == pytest.approx(1000.0 / np.ptp(returns))
+
+
+def test_data_do_not_depend_on_how_many_processes_recorded_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    found = []
+    for name, workers in (("here-v0", 0), ("there-v0", 2)):
+        record("random", name, env="Pendulum-v1", episodes=3, seed=1, workers=workers)
+        found.append(robo_rl.open_dataset(name))
+    one, two = (dataset.transitions() for dataset in found)
+    for key in ("observations", "actions", "rewards", "truncated"):
+        np.testing.assert_array_equal(one[key], two[key])
+    assert np.abs(one["actions"]).max() > 1.0
+    assert found[0].env_spec.max_episode_steps == 200
+
+
+def test_a_worker_that_cannot_begin_says_why(datasets, tmp_path):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    with pytest.raises(ValueError, match="no environment is called 'probe/Arm-v0'"):
+        evaluate(run, episodes=2, workers=1)  # the probe is registered in this process alone
+
+
+def test_a_film_that_cannot_be_made_says_what_to_install(datasets, tmp_path, monkeypatch):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    with pytest.raises(ValueError, match=r"films are \.mp4 files"):
+        evaluate(run, episodes=1, workers=0, video=tmp_path / "film.gif")
+    monkeypatch.setattr(video, "find_backend", lambda: None)
+    with pytest.raises(ValueError, match="apt-get install"):
+        evaluate(run, episodes=1, workers=0, video=tmp_path / "film.mp4")
+    assert not list(tmp_path.glob("film*"))
+
+
+def test_a_run_is_exported_and_judged_when_its_data_are_gone(datasets, tmp_path):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    shutil.rmtree(tmp_path / "datasets")
+    assert robo_rl.export(load_run(run.path)).difference < 1e-5
+    assert len(evaluate(run, episodes=2, workers=0).episodes.seeds) == 2
+
+
+def test_a_method_without_a_policy_of_data_is_judged_in_jax(datasets, tmp_path):
+    source = '''
+"""Does nothing."""
+import dataclasses
+import jax.numpy as jnp
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    size: int = 1
+
+def init(config, key, example_batch, normaliser=None):
+    return {"w": jnp.zeros((example_batch["observations"].shape[-1], 2))}
+
+def update(config, state, batch):
+    return state, {"loss": jnp.zeros(())}
+
+def act(config, state, observations, key, explore=False):
+    return observations @ state["w"]
+'''
+    (tmp_path / "still.py").write_text(source)
+    run = train(
+        datasets("Arm"), str(tmp_path / "still.py"), out=tmp_path / "run", steps=4, batch_size=8
+    )
+    result = evaluate(run, episodes=2, workers=2)
+    assert result.policy == ""
+    assert result.episodes.returns == (-7.0, -7.0)
+    (tmp_path / "still.py").write_text(source + "\n")
+    with pytest.raises(ValueError, match="changed"):
+        load_run(run.path).agent.init  # noqa: B018
