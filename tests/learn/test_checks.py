@@ -109,6 +109,8 @@ def test_the_config_of_another_agent_is_named():
         offline.check(bc, None, TABLE, LOOP)
     with pytest.raises(ValueError, match=r"sac takes a sac\.Config, got a iql\.Config"):
         finetuned(config=IQL)
+    with pytest.raises(ValueError, match=r"sac takes a sac\.Config, got a iql\.Config"):
+        online.start_state(sac, IQL, Recipe(), 0, TABLE, None)
 
 
 def test_actions_on_the_bound_and_a_rounding_beyond_are_fine():

@@ -70,6 +70,7 @@ def start_state(
     learned: Learned | None,
 ) -> State:
     """The first state of a recipe that starts fresh or from what an offline agent learned."""
+    checks.check_config(agent, config)
     fresh = recipe.start == "fresh"
     if not fresh and (recipe.start == "continued" or learned is None):
         raise ValueError(f'start_state: recipe.start = "{recipe.start}" needs an offline agent')
