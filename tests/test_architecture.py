@@ -115,7 +115,7 @@ def test_a_robot_is_named_in_its_own_folder_only():
     assert named - own == {"hardware/robots/__init__.py"}  # the table of robots
 
 
-def test_the_command_line_of_a_robot_process_brings_no_learner():
+def test_processes_that_judge_policies_bring_no_learner():
     code = (
         "import sys, robo_rl.workflow.evaluate;"
         "print([n for n in ('jax', 'imageio', 'matplotlib') if n in sys.modules])"

@@ -140,10 +140,10 @@ def check_reads(agent: Agent, config: Any, state: State, zeros: Any) -> None:
     try:
         jax.eval_shape(lambda state, obs: agent.act(config, state, obs, key), state, zeros)
     except (TypeError, ValueError, KeyError, flax.errors.FlaxError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{name_of(agent)}: this state does not read observations "
-            f"{_shown(_shapes(zeros, 0))}, as the environment shows them: "
-            f"{str(error).splitlines()[0]}"
+            f"{_shown(_shapes(zeros, 0))}, as the environment shows them: {why}"
         ) from error
 
 
