@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from robo_rl.envs.registry import EnvSetting
 from robo_rl.hardware import robots
 from robo_rl.hardware.bridges.dds import MAX_DOMAIN_ID
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
@@ -71,7 +72,8 @@ class Exported:
     def __init__(self, kit):
         task = load_file(EXAMPLE.with_name("own_task.py"))[0]
         robot, self._act = f"{EXAMPLE}:DESK_ARM", task.controller
-        env = {"task": f"{task.__file__}:Hover", "robot": robot}
+        kwargs = {"task": f"{task.__file__}:Hover", "robot": robot}
+        env = EnvSetting("robo_rl/Arm-v0", kwargs).to_json()
         digest = kit.spec.digest()
         meta = {"arm": kit.name, "robot": robot, "arm_digest": digest, "env": env}
         self.description = {"meta": meta}
