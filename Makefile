@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning bench bench-d3rlpy lint wheel clean
+.PHONY: quickstart test test-learning bench bench-d3rlpy mutation lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -28,6 +28,12 @@ bench-d3rlpy: $(STAMP)
 	$(VENV)-d3rlpy/bin/python -m pip install --quiet d3rlpy==2.8.1
 	$(BIN)/python -m benchmarks.bench --d3rlpy $(VENV)-d3rlpy/bin/python $(ARGS)
 
+# Mutants of the rooms against their tests; hours, and it goes on where it was stopped.
+mutation: $(STAMP)
+	test -x $(VENV)-mutation/bin/python || $(PYTHON) -m venv $(VENV)-mutation
+	$(VENV)-mutation/bin/python -m pip install --quiet cosmic-ray==8.7.0
+	$(VENV)-mutation/bin/python -m benchmarks.mutation --python $(BIN)/python $(ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +51,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist robo_rl.egg-info
+	rm -rf $(VENV) $(VENV)-* build build-mutation dist robo_rl.egg-info
