@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning bench bench-d3rlpy mutation lint wheel clean
+.PHONY: quickstart test test-learning bench bench-d3rlpy bench-peers mutation lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -27,6 +27,12 @@ bench-d3rlpy: $(STAMP)
 	test -x $(VENV)-d3rlpy/bin/python || $(PYTHON) -m venv $(VENV)-d3rlpy
 	$(VENV)-d3rlpy/bin/python -m pip install --quiet d3rlpy==2.8.1
 	$(BIN)/python -m benchmarks.bench --d3rlpy $(VENV)-d3rlpy/bin/python $(ARGS)
+
+# Scores and rates beside d3rlpy's; ARGS="--unifloral CHECKOUT" adds Unifloral's. Hours; goes on.
+bench-peers: $(STAMP)
+	test -x $(VENV)-d3rlpy/bin/python || $(PYTHON) -m venv $(VENV)-d3rlpy
+	$(VENV)-d3rlpy/bin/python -m pip install --quiet d3rlpy==2.8.1
+	$(BIN)/python -m benchmarks.peers --d3rlpy $(VENV)-d3rlpy/bin/python $(ARGS)
 
 # Mutants of the rooms against their tests; hours, and it goes on where it was stopped.
 mutation: $(STAMP)

@@ -144,6 +144,9 @@ class Tree:
             "PYTHONPATH": str(folder),
             # A mutant may have the size and the second of the file that it replaces.
             "PYTHONDONTWRITEBYTECODE": "1",
+            # What a mutant leaves as it was need not be compiled again.
+            "JAX_COMPILATION_CACHE_DIR": str(folder.with_name("jax")),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         if threads == 1:
             self._env |= {"OMP_NUM_THREADS": "1"}

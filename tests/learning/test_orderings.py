@@ -20,6 +20,7 @@ from robo_rl.learn.batches import batch_of
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
+from tests.learning.history import History
 from tests.learning.point_maze import Fork, PointMaze, forked, recorded
 
 pytestmark = pytest.mark.learning
@@ -53,24 +54,6 @@ def success(agent, config, state, env, episodes=50, chunk=1):
 def trained(name, config, data, steps, seed=0, chunk=1):
     loop = OfflineLoop(steps, 256, 500, 500 * (steps // 500), seed=seed, chunk=chunk)
     return offline.train(agents.get(name), config, data, loop)
-
-
-class History:
-    """What a run reports, by metric."""
-
-    def __init__(self):
-        self.steps, self.rows = [], []
-
-    def metrics(self, step, values):
-        self.steps.append(step)
-        self.rows.append(values)
-
-    def checkpoint(self, step, state):
-        pass
-
-    def __getitem__(self, name):
-        """(R,), nan where a report lacks it, as before the first update."""
-        return np.array([row.get(name, np.nan) for row in self.rows])
 
 
 def finetuned(recipe, config, state, env, steps, data, seed=0, every=250, judged=PointMaze):
@@ -114,7 +97,7 @@ def test_cloning_is_far_below_iql_on_cube_single(tmp_path, monkeypatch):
     """Park et al. 2025: 3 and 85 % on cube-single's task 2 after a million updates of 4x512. Here
     40,000 of 2x256 on 200 play episodes; two seeds, 150 episodes each. FQL, at 97 % the best there,
     needs more updates than that to pass IQL."""
-    from benchmarks import ogbench
+    from benchmarks import ogbench_tasks as ogbench
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     budget = ogbench.Budget(
