@@ -78,6 +78,7 @@ class Aside:
         Raises OSError with the system's reason.
         """
         self.folder = parent / f"{prefix}{files.token()}"
+        self._prefix = prefix
         try:
             parent.mkdir(parents=True, exist_ok=True)
             sweep(parent, prefix)
@@ -112,6 +113,31 @@ class Aside:
                 raise Occupied(error.errno, os.strerror(error.errno), str(target)) from error
             raise
         files.sync(target.parent)
+
+    def replace(self, target: pathlib.Path) -> None:
+        """As `publish`, in place of what is there; the last of several writers wins."""
+        while True:
+            try:
+                self.publish(target)
+                return
+            except Occupied:
+                pass
+            old = target.parent / f"{self._prefix}{files.token()}-old"
+            try:
+                os.rename(target, old)
+            except FileNotFoundError:  # another writer is doing the same
+                continue
+            try:
+                self.publish(target)
+            except Occupied:
+                shutil.rmtree(old, ignore_errors=True)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.rename(old, target)
+                raise
+            else:
+                shutil.rmtree(old, ignore_errors=True)
+                return
 
 
 def sweep(parent: pathlib.Path, prefix: str) -> None:

@@ -1,11 +1,8 @@
 """Episodes into a Minari dataset: built aside, then moved into place in one rename."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -111,7 +108,10 @@ def write_dataset(
             )
             files.sync(data / METADATA_FILE)
             _mark_namespaces(root, dataset_id)
-            _publish(staging, target, overwrite)
+            if overwrite:
+                staging.replace(target)
+            else:
+                staging.publish(target)
     except Occupied as error:  # by another process, since we looked
         raise _exists(dataset_id, target) from error
     except OSError as error:
@@ -224,33 +224,6 @@ def _mark_namespaces(root: pathlib.Path, dataset_id: str) -> None:
         marker = root / parent / "namespace_metadata.json"
         if parent.name and not marker.exists():
             files.write_bytes(marker, b"{}")
-
-
-def _publish(staging: Aside, target: pathlib.Path, overwrite: bool) -> None:
-    """Put the dataset in place; with `overwrite`, the last of several writers wins."""
-    while True:
-        try:
-            staging.publish(target)
-            return
-        except Occupied:
-            if not overwrite:
-                raise
-        old = target.parent / f"{_STAGING}{files.token()}-old"
-        try:
-            os.rename(target, old)
-        except FileNotFoundError:  # another writer is doing the same
-            continue
-        try:
-            staging.publish(target)
-        except Occupied:
-            shutil.rmtree(old, ignore_errors=True)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.rename(old, target)
-            raise
-        else:
-            shutil.rmtree(old, ignore_errors=True)
-            return
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

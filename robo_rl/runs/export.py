@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from robo_rl import files
+from robo_rl.locks import Aside
 from robo_rl.nn.apply import ENCODER
 from robo_rl.nn.policies import NotExportable, Policy
 from robo_rl.nn.portable import NotPortable
@@ -74,29 +74,23 @@ def export(
     these observations where it is stochastic (`policies.noise`). The folder is put in place only
     if no action differs by more than 1e-5; an older export there is replaced.
     """
-    target = pathlib.Path(folder)
+    target = files.absolute(folder)
     if target.exists() and not (target / "policy.json").exists() and any(target.iterdir()):
         raise FileExistsError(f"{target} holds something that is not an exported policy")
     description, arrays = describe(policy, interface)
-    aside = target.with_name(f".{target.name}.exporting")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        with (aside / "arrays.npz").open("wb") as file:
+    with Aside(target.parent, f".{target.name}.exporting-") as aside:
+        with (aside.folder / "arrays.npz").open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs see allow_pickle here
             file.flush()
             os.fsync(file.fileno())
-        files.write_json(aside / "policy.json", description)
-        difference = _difference(policy, act, load(aside), observations, noise)
+        files.write_json(aside.folder / "policy.json", description)
+        difference = _difference(policy, act, load(aside.folder), observations, noise)
         if not difference <= TOLERANCE:
             raise ParityError(
                 f"{target}: the exported policy differs from the trained one by {difference:.2e}, "
                 f"allowed {TOLERANCE:.0e}, on {len(observations)} observations"
             )
-        shutil.rmtree(target, ignore_errors=True)
         aside.replace(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return difference
 
 
