@@ -21,12 +21,14 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from robo_rl import extras
 from robo_rl.data.spaces import Spaces
 from robo_rl.quiet import quiet
 
 PACKAGES = ("robo_rl.envs", "ogbench", "gymnasium_robotics")
 """Imported, where they are installed, to find an id that Gymnasium does not know."""
 _ROBOTICS = "gymnasium_robotics"
+_NAMES = {"ogbench": "OGBench", _ROBOTICS: "Gymnasium-Robotics"}
 _LIMITED = ("robo_rl.envs.make:make_arm_env",)
 """Entry points whose environments have the step limit of their task."""
 
@@ -98,11 +100,13 @@ def find(env_id: str) -> EnvSpec:
             return gymnasium.registry[name]
     near = difflib.get_close_matches(name, list(gymnasium.registry), n=5)
     missing = [p for p in PACKAGES if importlib.util.find_spec(p.split(".")[0]) is None]
-    hint = "; Gymnasium-Robotics is not installed (pip install 'robo_rl[robotics]')"
+    hints = "".join(
+        f"; {_NAMES[package]} is not installed (pip install 'robo_rl[{extras.EXTRA[package]}]')"
+        for package in missing
+    )
     raise EnvError(
-        f"no environment is called {env_id!r}; similar: {', '.join(near) or 'none'}"
-        f"{hint if _ROBOTICS in missing else ''}. An environment of your own: --env module:ID, "
-        "where importing the module registers it"
+        f"no environment is called {env_id!r}; similar: {', '.join(near) or 'none'}{hints}. An "
+        "environment of your own: --env module:ID, where importing the module registers it"
     )
 
 
@@ -148,7 +152,8 @@ def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[A
         except AssertionError as error:
             raise EnvError(f"environment {setting.id} {_why(setting)}") from error
         except Exception as error:  # other people's code raises anything
-            raise EnvError(f"environment {setting.id} cannot be made: {error}") from error
+            why = extras.advice(error) or error
+            raise EnvError(f"environment {setting.id} cannot be made: {why}") from error
     return GoalShown(env) if _has_goal(env) else env
 
 

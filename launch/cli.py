@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
-from robo_rl import ends, files
+from robo_rl import ends, extras, files
 from robo_rl.data.errors import DatasetError
 
 ORDER = (
@@ -45,6 +45,15 @@ ALIASES = {"evaluate": "eval", "choose": "select"}
 """The names that the same verbs have in Python."""
 _GROUPS = {"data": "Record, import, check and list datasets."}
 _PLUGINS = "robo_rl.commands"
+_TOLD = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    FloatingPointError,
+    DatasetError,
+    extras.MissingExtraError,
+)
+"""What ends a command with one sentence."""
 
 
 def commands() -> dict[str, Any]:
@@ -105,7 +114,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="glfw")
     files.printable_output()
     try:
-        with ends.unwind_on_sigterm():
+        with ends.unwind_on_sigterm(), extras.explained():
             code = parse().run()
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
@@ -114,7 +123,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     # HardwareError, CheckpointError and ParityError are RuntimeErrors.
-    except (OSError, ValueError, RuntimeError, FloatingPointError, DatasetError) as error:
+    except _TOLD as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)

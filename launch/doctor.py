@@ -11,21 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from robo_rl import extras
 from robo_rl.workflow import video
 
-PACKAGES = (
-    "jax",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "mujoco",
-    "gymnasium",
-    "minari",
-    "ogbench",
-    "cyclonedds",
-    "mcap",
-    "daqp",
-)
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "gymnasium", "minari")
+"""Without these nothing is learned."""
+EXTRAS = ("mujoco", "ogbench", "imageio", "cyclonedds", "mcap", "rosbags", "daqp")
+"""These come with an extra of the package."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +35,7 @@ def examine() -> list[Finding]:
     checks: tuple[Callable[[], Finding], ...] = (
         _python,
         _packages,
+        _extras,
         _processor,
         _memory,
         _disk,
@@ -70,6 +63,8 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     name = check.__name__.strip("_")
     try:
         return check()
+    except extras.MissingExtraError as error:
+        return Finding(name, "warning", str(error))
     except Exception as error:  # noqa: BLE001 - a doctor reports, whatever the illness
         return Finding(name, "error", f"{type(error).__name__}: {error}")
 
@@ -90,6 +85,20 @@ def _packages() -> Finding:
         advice = "install the locked versions: pip install -r requirements.lock"
         return Finding("packages", "error", f"missing: {', '.join(absent)}", advice)
     return Finding("packages", "ok", ", ".join(found))
+
+
+def _extras() -> Finding:
+    found, absent = [], []
+    for package in EXTRAS:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(package)
+    if absent:
+        wanted = ",".join(dict.fromkeys(extras.EXTRA[package] for package in absent))
+        advice = f"for the simulated or a real arm: pip install 'robo_rl[{wanted}]'"
+        return Finding("extras", "warning", f"not installed: {', '.join(absent)}", advice)
+    return Finding("extras", "ok", ", ".join(found))
 
 
 def _processor() -> Finding:
@@ -126,6 +135,7 @@ def _learner() -> Finding:
 
 
 def _graphics() -> Finding:
+    extras.require("mujoco")
     backend = video.find_backend()
     if backend is None:
         return Finding("off-screen OpenGL", "warning", "none", video.INSTALL_HINT)
@@ -134,6 +144,7 @@ def _graphics() -> Finding:
 
 def _bus() -> Finding:
     """Two ends of a topic in this process, over loopback."""
+    extras.require("cyclonedds")
     from robo_rl.hardware.bridges import dds, ros_types
 
     domain = 1 + os.getpid() % 100

@@ -1,4 +1,8 @@
-"""The environment of a run: told by its data or by a person, and as learners see it."""
+"""The environment of a run: told by its data or by a person, and as learners see it.
+
+What is about the simulated arm is imported where it is used: a learner in Gymnasium's other
+environments has no MuJoCo.
+"""
 
 import contextlib
 import dataclasses
@@ -10,12 +14,10 @@ import numpy as np
 
 from robo_rl.data.minari_io import Dataset
 from robo_rl.data.spaces import Spaces
-from robo_rl.envs import registry, tasks
+from robo_rl.envs import registry
 from robo_rl.envs.frames import stack_frames
-from robo_rl.envs.ogbench import cube, scenes
 from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
-from robo_rl.hardware import robots
-from robo_rl.workflow import gaps
+from robo_rl.extras import explained
 
 _CUBE = "robo_rl/Cube"
 _SHOWN_BY = ("goal_in_observation", "relative_positions")
@@ -61,6 +63,8 @@ def _cube(dataset: Dataset) -> Origin:
     shown = {name: value for name, value in spec.kwargs.items() if name in _SHOWN_BY}
     scene = spec.id.removeprefix(_CUBE).removesuffix("-v0").lower()
     goal = provenance.reward.detail.get("goal_xyz_m")
+    with explained():
+        from robo_rl.envs.ogbench import cube
     for number, task in enumerate(cube.task_infos(scene), start=1):
         if isinstance(goal, list) and np.array_equal(task["goal_xyzs"], goal):
             return Origin(EnvSetting(spec.id, {**shown, "form": "single", "task_id": number}))
@@ -84,6 +88,9 @@ def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None)
 
 def of_task(task: str, robot: str | None = None) -> EnvSetting:
     """A task on the simulated arm, each by name, entry point or path (`mine.py:Stack`)."""
+    with explained():
+        from robo_rl.envs import tasks
+        from robo_rl.hardware import robots
     kwargs = {"task": tasks.TASKS.find(task).reference}
     if robot is not None:
         kwargs["robot"] = robots.ROBOTS.find(robot).reference
@@ -92,20 +99,24 @@ def of_task(task: str, robot: str | None = None) -> EnvSetting:
 
 def with_gap(setting: EnvSetting, strength: float) -> EnvSetting:
     """The setting with the simulated arm changed by a domain gap; 0 is the clean one."""
-    gap = gaps.quickstart(strength)
-    if gap is None and "gap" not in setting.kwargs:
+    if not strength and "gap" not in setting.kwargs:
         return setting
     if not setting.id.startswith(_OWN):
         raise EnvError(
             f"--gap {strength:g} changes the simulated arm; environment {setting.id} has none"
         )
-    return setting.with_kwargs(gap=gap)
+    with explained():
+        from robo_rl.workflow import gaps
+    return setting.with_kwargs(gap=gaps.quickstart(strength))
 
 
 def arm_of(setting: EnvSetting | None) -> dict[str, str]:
     """Reference, name and digest of the arm, where the environment has one of ours."""
     if setting is None or not setting.id.startswith(_OWN):
         return {}
+    with explained():
+        from robo_rl.envs.ogbench import scenes
+        from robo_rl.hardware import robots
     kit = robots.get(registry.arguments(setting).get("robot", scenes.ROBOT))
     return {"robot": kit.name, "arm": kit.name, "arm_digest": kit.spec.digest()}
 

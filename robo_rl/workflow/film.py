@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
+from robo_rl import extras
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.runs import configs
@@ -25,6 +26,7 @@ def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path)
     """Write an .mp4 of the episode that begins with `seed`. Raises EnvError that says why not."""
     if out.suffix != ".mp4":
         raise ValueError(f"--video {out}: films are .mp4 files")
+    extras.require("mujoco", "imageio")
     backend = video.find_backend()
     if backend is None:
         raise EnvError(f"--video: {video.INSTALL_HINT}")

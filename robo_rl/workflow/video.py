@@ -10,11 +10,12 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robo_rl.hardware.twin.mujoco_device import Scene, load_scene
+if TYPE_CHECKING:  # MuJoCo is imported in the children, which choose its backend
+    from robo_rl.hardware.twin.mujoco_device import Scene
 
 BACKENDS = ("egl", "osmesa")
 INSTALL_HINT = (
@@ -120,6 +121,8 @@ def _render(scene_path: str, source: str, out: str, width: str, height: str) -> 
     import imageio.v2 as imageio
     import mujoco
 
+    from robo_rl.hardware.twin.mujoco_device import load_scene
+
     scene = load_scene(scene_path)
     model, data = scene.model, mujoco.MjData(scene.model)
     episode = load_episode(pathlib.Path(source))
@@ -140,7 +143,7 @@ def _render(scene_path: str, source: str, out: str, width: str, height: str) -> 
     renderer.close()
 
 
-def _pose(scene: Scene, data: Any, episode: Footage, row: int) -> None:
+def _pose(scene: "Scene", data: Any, episode: Footage, row: int) -> None:
     """Put the recorded row into the model. All finger joints follow the gripper's closedness."""
     names = scene.names
     for joint, angle in zip(names.arm_joints, episode.q_rad[row], strict=True):
