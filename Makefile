@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 
-.PHONY: quickstart test test-learning bench bench-d3rlpy bench-peers mutation lint wheel clean
+.PHONY: quickstart test test-learning docs bench bench-d3rlpy bench-peers mutation lint wheel clean
 
 quickstart: $(STAMP)
 	$(BIN)/robo-rl quickstart $(ARGS)
@@ -18,6 +18,16 @@ test: lint wheel
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest -m learning
+
+# The site, in docs/_build/html; a warning is an error. Building reads no network.
+docs: $(VENV)/.docs-installed
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "built docs/_build/html/index.html"
+
+$(VENV)/.docs-installed: $(STAMP) docs/requirements.lock
+	$(BIN)/python -m pip install --quiet --requirement docs/requirements.lock
+	touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench $(ARGS)
@@ -48,7 +58,7 @@ wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation . >/dev/null
 	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL)/site dist/*.whl
-	cp -r tests examples docs pyproject.toml $(WHEEL)/
+	cp -r tests examples docs README.md pyproject.toml $(WHEEL)/
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

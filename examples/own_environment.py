@@ -3,9 +3,10 @@
     python examples/own_environment.py [FOLDER]
 
 Nothing here inherits from robo_rl. `Winch` shows a Dict, whose vectors become one vector in the
-order that the space declares, and takes metres a second and newtons between bounds of their own,
-which the learner scales to [-1, 1] and back. Registered under an id with a step limit, it reaches
-every function by that id. On a terminal, `module:ID` imports the module first; from this folder:
+order of its space (Gymnasium sorts the keys of a plain dict: goal, load). It takes metres a second
+and newtons between bounds of their own, which the learner scales to [-1, 1] and back. Registered
+under an id with a step limit, it reaches every function by that id. On a terminal, `module:ID`
+imports the module first; from this folder:
 
     robo-rl data record random winch/random-v0 --env own_environment:own/Winch-v0
     robo-rl train winch/random-v0 --env own_environment:own/Winch-v0 --agent iql
@@ -86,7 +87,7 @@ def main(folder: pathlib.Path | None = None, episodes: int = 150, steps: int = 2
         policy = robo_rl.load_policy(robo_rl.export(run))
         env = robo_rl.make_env(run)
         observation, _ = env.reset(seed=1)
-        seen = run.spaces.read(observation)  # load, then goal: one vector (3,)
+        seen = run.spaces.read(observation)  # goal, then load: one vector (3,)
         speed_m_s, brake_n = run.spaces.from_unit(policy.act(seen))
         print(f"load at {observation['load'][0]:.2f} m, goal at {observation['goal'][0]:.2f} m:")
         print(f"the policy winds at {speed_m_s:+.2f} m/s and brakes with {brake_n:.1f} N")
