@@ -41,6 +41,8 @@ def collect(dataset: str, config: collecting.CollectConfig, task: int | None = N
                 episodes, goal, timing="post", after_success="drop", goal_in_observation=True
             )
             reward = relabel.cube_label(goal, "post")
+            # The environment whose rewards these are, not the one that the oracle was driven in.
+            kwargs |= {"form": "single", "task_id": task}
         env = make.make_cube_env(scene, **kwargs)
         folder = write_dataset(
             dataset,

@@ -41,6 +41,18 @@ def test_rewards_of_our_own_data_are_replayed_in_the_recovered_environment(tmp_p
     assert "reward_differs" in {finding.code for finding in check(dataset).findings}
 
 
+def test_relabelled_rewards_are_those_of_the_task_that_the_dataset_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = {"scene": "double", "form": "random"}
+    collect.collect("cube/two-v0", CollectConfig(episodes=1, env=env, max_steps=30), task=2)
+    dataset = open_dataset("cube/two-v0")
+    assert dataset.transitions()["rewards"].min() == -2.0  # a cube each
+    assert environment.origin(dataset).setting.kwargs["task_id"] == 2
+    report = check(dataset)
+    assert report.exit_code == 0
+    assert "reward_differs" not in {finding.code for finding in report.findings}
+
+
 @pytest.mark.parametrize(
     ("form", "task", "expected"),
     [
