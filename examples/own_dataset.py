@@ -79,8 +79,7 @@ def main(folder: pathlib.Path | None = None, episodes: int = 100, steps: int = 1
         policy = robo_rl.load_policy(robo_rl.export(run))
         off = 0.0
         for position in np.linspace(-1.0, 1.0, 9):
-            seen = run.spaces.read(np.array([position, 0.2]))
-            speed = run.spaces.from_unit(policy.act(seen))  # back in m/s
+            speed = policy(np.array([position, 0.2]))  # in m/s
             asked = np.clip(2.0 * (0.2 - position), -LIMIT_M_S, LIMIT_M_S)
             print(f"at {position:+.2f} m, mark at +0.20 m: {speed[0]:+.2f} m/s (hand {asked:+.2f})")
             off = max(off, abs(float(speed[0]) - asked))

@@ -87,8 +87,7 @@ def main(folder: pathlib.Path | None = None, episodes: int = 150, steps: int = 2
         policy = robo_rl.load_policy(robo_rl.export(run))
         env = robo_rl.make_env(run)
         observation, _ = env.reset(seed=1)
-        seen = run.spaces.read(observation)  # goal, then load: one vector (3,)
-        speed_m_s, brake_n = run.spaces.from_unit(policy.act(seen))
+        speed_m_s, brake_n = policy(observation)  # the Dict in, its own units out
         print(f"load at {observation['load'][0]:.2f} m, goal at {observation['goal'][0]:.2f} m:")
         print(f"the policy winds at {speed_m_s:+.2f} m/s and brakes with {brake_n:.1f} N")
         env.close()

@@ -30,6 +30,7 @@ import numpy as np
 import optax
 
 import robo_rl
+from robo_rl import agents
 from robo_rl.data.spaces import Spaces, vectors
 from robo_rl.learn import offline
 from robo_rl.nn import optimise, policies
@@ -125,9 +126,9 @@ def policy(config: Config, state: State) -> policies.TanhPolicy:
 
 def by_the_loop(rows: dict[str, Any], steps: int, seeds: int) -> State:
     """The library's loop: rows checked, K updates a dispatch, `seeds` runs in one program."""
-    method: Any = sys.modules[__name__]  # elsewhere: any module, or robo_rl.agents.get(NAME)
+    method = agents.get(str(pathlib.Path(__file__).resolve()))  # a file, or the name of one here
     loop = offline.OfflineLoop(steps=steps, seeds=seeds)
-    return offline.train(method, Config(), rows, loop)
+    return offline.train(method, method.Config(), rows, loop)
 
 
 def by_hand(rows: dict[str, Any], steps: int, seeds: int) -> State:

@@ -42,8 +42,7 @@ def learn(folder: pathlib.Path, steps: int) -> float:
     policy = robo_rl.load_policy(robo_rl.export(run))
     env = robo_rl.make_env(data)
     observation, _ = env.reset(seed=0)
-    # A policy reads what a learner reads, and acts in [-1, 1]: `spaces` is the way there and back.
-    action = run.spaces.from_unit(policy.act(run.spaces.read(observation)))
+    action = policy(observation)  # as the environment shows it, to the bounds of its actions
     env.step(action)
     env.close()
     return judged.episodes.mean_return

@@ -50,6 +50,11 @@ def test_an_own_method_learns_by_the_loop_and_by_hand(example, tmp_path, capsys)
     assert [line.partition(":")[0] for line in lines] == ["by chance", "by the loop", "by hand"]
 
 
+def test_a_network_of_ones_own_is_kept_with_its_run(example, tmp_path, capsys):
+    assert np.isfinite(example("own_network").main(tmp_path, episodes=2, steps=3))
+    assert "own_network.py:Bilinear(width=32)@" in capsys.readouterr().out
+
+
 def test_a_run_goes_on_online(example, tmp_path, capsys):
     before, after = example("finetune").main(
         tmp_path, episodes=10, offline_steps=5, online_steps=20

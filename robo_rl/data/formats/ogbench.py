@@ -21,6 +21,7 @@ from robo_rl.data.formats.contract import Recording
 from robo_rl.data.minari_write import Card
 from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
 from robo_rl.data.relabel import AfterSuccess, relabelled
+from robo_rl.extras import explained
 from robo_rl.quiet import quiet
 
 _log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def relabel_single_task(
 
     With "split", the transitions are OGBench's, one for one. Judged by the state before each step.
     """
-    with quiet():
+    with quiet(), explained():
         from ogbench.relabel_utils import relabel_dataset  # late: it pulls in MuJoCo
 
     kept = ~stored.terminals
@@ -204,7 +205,7 @@ def single_task_id(env_id: str, task: int) -> str:
 
 def make_env(env_id: str) -> Any:
     """One of OGBench's environments. Raises DatasetError that lists similar names."""
-    with quiet():
+    with quiet(), explained():
         import ogbench  # noqa: F401  registers the environments
 
     if env_id not in gymnasium.registry:
