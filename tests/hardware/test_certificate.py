@@ -1,11 +1,10 @@
 """What the certificate of the barrier filter is for: a QP's answer that is wrong is not sent."""
 
 import numpy as np
-import pytest
 
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.shaping import Shaper
-from robo_rl.hardware.robots.ur5e.model import ur5e_model
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 HOME = np.array(UR5E.home_rad)
@@ -13,16 +12,11 @@ DT = 0.01
 FAR = 90.0
 
 
-@pytest.fixture(scope="module")
-def model():
-    return ur5e_model()
-
-
-def _make(model, config):
+def _make(config):
     """A filter whose QP always says that what is wished for is fine."""
     shaper = Shaper(UR5E)
     wished = lambda nominal, rows, least, lower, upper: nominal  # noqa: E731
-    return shaper, BarrierFilter(model, UR5E, shaper, config, solver=wished)
+    return shaper, BarrierFilter(UR5E_KIT, shaper, config, solver=wished)
 
 
 def _behind_wall(x):
@@ -48,10 +42,10 @@ def _after_a_tick(shaper, barrier, c, v):
     return _stop(shaper, barrier, c + 0.5 * (v + sent) * DT, sent)
 
 
-def test_a_tick_after_which_the_arm_could_not_stop_in_time_is_not_sent(model):
+def test_a_tick_after_which_the_arm_could_not_stop_in_time_is_not_sent():
     """Straight at the table at 2.5 rad/s: braking now ends 3 mm above it, a tick later below it,
     while the tick itself stays centimetres away."""
-    shaper, barrier = _make(model, BarrierConfig(workspace_lower_m=None, workspace_upper_m=None))
+    shaper, barrier = _make(BarrierConfig(workspace_lower_m=None, workspace_upper_m=None))
     lowest = int(np.argmin(barrier.heights(HOME)))
     down = -np.sign(barrier.gradients()[lowest])
     v = 2.5 * down
@@ -68,10 +62,10 @@ def test_a_tick_after_which_the_arm_could_not_stop_in_time_is_not_sent(model):
     assert _after_a_tick(shaper, barrier, c, v) >= 0.0
 
 
-def test_the_way_of_a_stop_bends_towards_a_wall_and_the_certificate_knows_by_how_much(model):
+def test_the_way_of_a_stop_bends_towards_a_wall_and_the_certificate_knows_by_how_much():
     """The stretched arm turns about its base, along the wall at first: x falls by r (1 - cos)."""
     c = HOME + np.array([0.0, 1.25, -1.5, 0.0, 0.0, 0.0])  # the tool is far out
-    _, barrier = _make(model, _behind_wall(0.0))
+    _, barrier = _make(_behind_wall(0.0))
     row = barrier.names.index("workspace/x_lower")
 
     def slope(turn):
@@ -86,7 +80,7 @@ def test_the_way_of_a_stop_bends_towards_a_wall_and_the_certificate_knows_by_how
     v = 3.0 * np.eye(6)[0]
     reach = barrier.heights(c)[row]
     further = _stop(Shaper(UR5E), barrier, c + v * DT, v)
-    shaper, barrier = _make(model, _behind_wall(reach - 0.95 * (reach - further)))
+    shaper, barrier = _make(_behind_wall(reach - 0.95 * (reach - further)))
     assert _stop(shaper, barrier, c, v) > 0.0
     assert _stop(shaper, barrier, c + v * DT, v) < 0.0
     assert _after_a_tick(shaper, barrier, c, v) >= 0.0

@@ -170,13 +170,13 @@ def test_updates_wait_for_the_end_of_the_first_episode_where_the_recipe_says_so(
     config = calql.Config(actor=SMALL, critic=SMALL, samples=2, discount=0.5)
     recipe = dataclasses.replace(RECIPES["calql"], batch_size=8)
     data, first = collect(Endless(), 10), []
-    update = online._update
+    update = online.loop._update
 
     def seen(agent, config, state, batch):
         first.append(np.asarray(batch["returns"]))
         return update(agent, config, state, batch)
 
-    monkeypatch.setattr(online, "_update", seen)
+    monkeypatch.setattr(online.loop, "_update", seen)
     loop = dataclasses.replace(LOOP, env_steps=12, checkpoint_every=4)
     example = batch_of({k: v[:1] for k, v in supply(calql, config, data).items()})
     state = calql.init(config, jax.random.key(0), example)

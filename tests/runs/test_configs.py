@@ -27,7 +27,9 @@ def test_every_config_survives_json(config):
 
 
 def test_unknown_fields_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"no field widths; known: activation, encoder, hidden"):
+    with pytest.raises(
+        ValueError, match=r"no field widths; known: activation, arch, encoder, hidden"
+    ):
         configs.from_json(NetConfig, {"widths": [3]})
 
 
