@@ -55,6 +55,8 @@ class D3rlpy:
             if settings.pop("standardise")
             else None
         )
+        if method == "rebrac":
+            settings |= self._three_layers()
         config = kinds[method](observation_scaler=scaler, **settings)
         self._learner = self._made[method] = config.create(device="cpu:0")
         if scaler is not None:
@@ -72,6 +74,14 @@ class D3rlpy:
         """Its best action (A,)."""
         action: np.ndarray = self._learner.predict(observation[None])[0]
         return action
+
+    def _three_layers(self) -> dict[str, Any]:
+        """ReBRAC's networks, which are not d3rlpy's default."""
+        encoder = self._library.models.VectorEncoderFactory
+        return {
+            "actor_encoder_factory": encoder([256] * 3),
+            "critic_encoder_factory": encoder([256] * 3, use_layer_norm=True),
+        }
 
     def _slicer(self) -> Any:
         return self._library.dataset.BasicTrajectorySlicer()
