@@ -103,30 +103,31 @@ def after_the_switch(data, config, learned, warmup, seed):
     return {name: history[name][late] for name in ("q", "return")}
 
 
-def drawdown(values):
-    """The deepest fall from a report to a later one."""
-    return float(np.max(np.maximum.accumulate(values) - values))
+def travelled(values):
+    """How far a metric goes up and down from report to report, in all."""
+    return float(np.abs(np.diff(values)).sum())
 
 
-def test_a_warm_up_spares_the_values_their_fall_on_pendulum_and_returns_do_not_dip():
-    """After the switch Q falls less where the policy's own experience came first, and the shipped
-    recipe loses no return on the way: a tenth of the offline policy's at most. Five seeds."""
+def test_a_warm_up_calms_the_values_and_returns_do_not_dip_on_pendulum():
+    """After the switch mean Q of the batches moves less up and down where the policy's own
+    experience came first, and the shipped recipe loses no return on the way: a tenth of the offline
+    policy's at most. Five seeds."""
     data = recorded()
     config = agents.iql.Config(actor=NET, critic=CRITIC, critics=10)
     shipped = recipes.get("wsrl").warmup_steps
-    falls, dips = {shipped: [], 0: []}, {shipped: [], 0: []}
+    ways, dips = {shipped: [], 0: []}, {shipped: [], 0: []}
     offline_returns = []
     for seed in SEEDS:
         loop = OfflineLoop(5_000, 256, 500, 5_000, seed=seed)
         state = offline.train(agents.iql, config, data, loop)
         learned = agents.iql.learned(config, state)
         offline_returns.append(mean_return(agents.iql, config, state))
-        for warmup in falls:
+        for warmup in ways:
             seen = after_the_switch(data, config, learned, warmup, seed)
-            falls[warmup].append(drawdown(seen["q"]))
+            ways[warmup].append(travelled(seen["q"]))
             dips[warmup].append(offline_returns[-1] - float(np.min(seen["return"])))
             print("wsrl", seed, "warm-up", warmup, "offline", round(offline_returns[-1]))
             print("  returns", seen["return"].round().tolist(), "q", seen["q"].round(1).tolist())
-    print("falls of Q", falls, "dips of the return", dips)
-    assert np.mean(falls[shipped]) < 0.7 * np.mean(falls[0])
+    print("ways of Q", ways, "dips of the return", dips)
+    assert np.mean(ways[shipped]) < 0.7 * np.mean(ways[0])
     assert np.mean(dips[shipped]) < -0.1 * np.mean(offline_returns)
