@@ -106,8 +106,23 @@ def sample(rooms: list[str], count: int, seed: int) -> list[Mutant]:
             for place, mutant in mutants_of(path):
                 places[(path, *place)].append(mutant)
     rng = random.Random(seed)
-    chosen = rng.sample(sorted(places), min(count, len(places)))
-    return [rng.choice(places[place]) for place in chosen]
+    chosen: list[Mutant] = []
+    for place in rng.sample(sorted(places), len(places)):
+        mutant = rng.choice(places[place])
+        if len(chosen) < count and changed(mutant) is not None:
+            chosen.append(mutant)
+    return chosen
+
+
+def changed(mutant: Mutant) -> str | None:
+    """The text of the file as a mutant has it; None where cosmic-ray cannot make it."""
+    original = (ROOT / mutant.path).read_text(encoding="utf-8")
+    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+    try:
+        text: str | None = mutate_code(original, operator, mutant.occurrence)
+    except AttributeError:  # it renames exceptions by one word, `except a.b` has two
+        return None
+    return text
 
 
 def tests_of(path: str, scope: str) -> list[str]:
@@ -212,11 +227,10 @@ def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, A
     if mutant.name in ledger.known:
         return ledger.known[mutant.name]
     original = (ROOT / mutant.path).read_text(encoding="utf-8")
-    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
-    changed = mutate_code(original, operator, mutant.occurrence)
-    assert changed is not None
+    text = changed(mutant)
+    assert text is not None
     diff = difflib.unified_diff(
-        original.splitlines(), changed.splitlines(), mutant.path, mutant.path, "", "", 2, ""
+        original.splitlines(), text.splitlines(), mutant.path, mutant.path, "", "", 2, ""
     )
     target, seconds, outcome, told = tree.path / mutant.path, 0.0, "passed", ""
     ran: list[str] = []
@@ -224,7 +238,7 @@ def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, A
         before = baseline(tree, ledger, file)
         if before["outcome"] != "passed":
             continue
-        target.write_text(changed, encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
         try:
             outcome, took, told = tree.test([file], 3.0 * before["seconds"] + SLACK_S)
         finally:
