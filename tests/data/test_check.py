@@ -413,6 +413,17 @@ def test_several_defects_are_all_reported_errors_first(write, clean):
     assert "7 episodes, 210 transitions" in table
 
 
+def test_a_table_says_whether_it_shows_all_places(write, clean):
+    """Two places of a finding that occurs twice are all, of one that occurs thrice they are not."""
+    report = check(write([*clean[:5], edit(clean[5], actions={0: [1.0, 0.0]})]))
+    (finding,) = report.findings
+    for count, shown in ((2, "0:1, 4"), (3, "0:1, 4, ...")):
+        seen = dataclasses.replace(finding, count=count, places=((0, 1), (4, None)))
+        table = dataclasses.replace(report, findings=(seen,)).table()
+        assert shown in table
+        assert ("..." in table) == (count == 3)
+
+
 def test_the_report_is_json_and_can_be_kept(write, clean):
     clean[1] = edit(clean[1], truncations={29: False})
     dataset = write(clean)

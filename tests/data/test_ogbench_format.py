@@ -104,6 +104,9 @@ def test_imported_transitions_equal_ogbench_load_dataset(cube_file):
     assert dataset.env_spec.id == "cube-single-v0"
     assert dataset.provenance.reward.source == "none"
     assert dataset.provenance.control_hz == pytest.approx(20.0)
+    # Six joints of the arm and eight of the gripper come before the cube's.
+    assert dataset.provenance.layout.object_qpos == (14,)
+    assert dataset.provenance.layout.object_qvel == (14,)
 
 
 def test_single_task_rewards_equal_ogbench_relabel_dataset(cube_file):

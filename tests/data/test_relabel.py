@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from robo_rl.data.episodes import Episode
-from robo_rl.data.relabel import HindsightConfig, hindsight
+from robo_rl.data.relabel import HindsightConfig, hindsight, relabelled
 from robo_rl.data.transitions import flatten_episodes
 
 
@@ -118,3 +118,26 @@ def test_the_goal_must_be_appended_to_the_state():
             HindsightConfig(goal_columns=(2,), tolerance=0.1),
             np.random.default_rng(0),
         )
+
+
+@pytest.mark.parametrize(
+    ("after", "spans"),
+    [("split", [(0, 2), (2, 5), (5, 6)]), ("keep", [(0, 6)]), ("drop", [(0, 2)])],
+)
+def test_a_termination_splits_keeps_or_ends_a_recording(after, spans):
+    """Six steps that terminate at their second and fifth: each piece ends where it should."""
+    steps = np.arange(6)
+    whole = Episode(
+        observations=np.arange(7.0)[:, None],
+        actions=np.zeros((6, 1)),
+        rewards=np.zeros(6),
+        terminations=np.zeros(6, bool),
+        truncations=steps == 5,
+    )
+    pieces = list(relabelled(whole, steps + 0.5, np.isin(steps, (1, 4)), after))
+    assert [(p.observations[0, 0], p.observations[-1, 0]) for p in pieces] == spans
+    np.testing.assert_array_equal(pieces[0].rewards, steps[: spans[0][1]] + 0.5)
+    if after != "drop":
+        assert pieces[-1].truncations[-1]
+    if after != "keep":
+        assert pieces[0].terminations[-1]

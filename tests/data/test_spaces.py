@@ -138,6 +138,13 @@ def test_images_are_taken_as_they_are():
         assert both.read(np.ones(shape, np.uint8)).dtype == np.uint8
 
 
+def test_an_image_has_64_channels_at_most():
+    most = spaces.Box(0, 255, (84, 84, 64), np.uint8)
+    assert Spaces.of(most, UNIT).observation_shape == (84, 84, 64)
+    with pytest.raises(SpaceError, match="bytes of shape"):
+        Spaces.of(spaces.Box(0, 255, (84, 84, 65), np.uint8), UNIT)
+
+
 def test_data_outside_of_their_own_box_are_named():
     both = Spaces.of(VECTOR, UNIT)
     rows = {
