@@ -30,8 +30,8 @@ from robo_rl import agents, files
 from robo_rl.data.transitions import episode_ends
 from robo_rl.judge.episodes import Episodes, evaluate, evaluation_seeds, merge, normalised_score
 from robo_rl.learn import offline
-from robo_rl.learn.contract import supply
 from robo_rl.learn.offline import OfflineLoop
+from robo_rl.learn.supply import supply
 from robo_rl.workflow import settings
 from robo_rl.workflow.data_view import DataView
 

@@ -18,7 +18,7 @@ import robo_rl
 from robo_rl import agents
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline, online, recipes
-from robo_rl.learn.contract import batch_of
+from robo_rl.learn.batches import batch_of
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.learn.online import OnlineLoop
 from robo_rl.nn.networks import NetConfig
