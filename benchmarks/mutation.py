@@ -224,8 +224,11 @@ def baseline(tree: Tree, ledger: Ledger, file: str) -> dict[str, Any]:
 
 def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, Any]:
     """Run the tests on a mutant, file by file, until one fails."""
-    if mutant.name in ledger.known:
-        return ledger.known[mutant.name]
+    files = tests_of(mutant.path, scope)
+    texts = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:12]
+    known = ledger.known.get(mutant.name)
+    if known is not None and (known["outcome"] in CAUGHT or known["texts"] == texts):
+        return known  # a survivor is tried again by other tests
     original = (ROOT / mutant.path).read_text(encoding="utf-8")
     text = changed(mutant)
     assert text is not None
@@ -234,7 +237,7 @@ def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, A
     )
     target, seconds, outcome, told = tree.path / mutant.path, 0.0, "passed", ""
     ran: list[str] = []
-    for file in tests_of(mutant.path, scope):
+    for file in files:
         before = baseline(tree, ledger, file)
         if before["outcome"] != "passed":
             continue
@@ -253,6 +256,7 @@ def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, A
         seconds=seconds,
         told=told,
         tests=ran,
+        texts=texts,
         diff="\n".join(list(diff)[2:]),
     )
 
