@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+from cyclonedds.core import DDSException
 from cyclonedds.domain import DomainParticipant
 from cyclonedds.qos import Policy, Qos
 from cyclonedds.sub import DataReader
@@ -169,3 +170,12 @@ def test_an_impossible_domain_is_refused(domain_id: int) -> None:
 def test_a_closed_node_says_so(domain_id: int) -> None:
     with pytest.raises(NotConnected, match="not open"):
         dds.Node("tester", domain_id).publisher("/text", rt.String)
+
+
+def test_a_reader_that_fails_is_a_lost_link() -> None:
+    class Broken:
+        def take(self, N: int) -> list[object]:  # noqa: N803 - as cyclonedds calls it
+            raise DDSException(DDSException.DDS_RETCODE_ALREADY_DELETED)
+
+    with pytest.raises(NotConnected, match="reading a topic failed"):
+        dds.Subscription(Broken(), depth=1).take()
