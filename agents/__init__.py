@@ -53,6 +53,7 @@ AGENTS: Mapping[str, Agent] = {
     "unio4": unio4,
     "xql": xql,
 }
+_HOMES = {name: agent.__name__ for name, agent in AGENTS.items()}
 
 
 def get(name: str) -> Agent:
@@ -62,18 +63,7 @@ def get(name: str) -> Agent:
     a file that is an agent, `mine.py:Name` for a class or namespace in it, or what `describe` gave.
     An unknown name lists the known ones.
     """
-    if name in AGENTS:
-        return AGENTS[name]
-    file = plugins.parse(name)
-    if file is not None:
-        return plugins.load(file)
-    installed = plugins.entry_points()
-    if name in installed:
-        return plugins.load_entry_point(name)
-    known = ", ".join(sorted({*AGENTS, *installed}))
-    raise ValueError(
-        f"no agent is called {name!r}; known: {known}; or give the path of a file, mine.py"
-    )
+    return plugins.get(name, _HOMES)
 
 
 def describe(name: str) -> str:
@@ -82,6 +72,4 @@ def describe(name: str) -> str:
     The name itself; of a file its absolute path and the SHA-256 of its content, so that `get`
     refuses a file that has changed since.
     """
-    get(name)
-    file = plugins.parse(name)
-    return name if file is None else plugins.describe(file)
+    return plugins.describe(name, _HOMES)

@@ -6,125 +6,69 @@ do. Without `CAPABILITIES`, it can do what it has functions for.
 """
 
 import dataclasses
-import functools
-import hashlib
-import importlib.metadata
-import importlib.util
 import inspect
-import pathlib
-import re
-import sys
 import types
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from robo_rl.learn.contract import Agent, Capabilities
 from robo_rl.nn.policies import NotExportable
+from robo_rl.plugins import FILES, Door
 
 GROUP = "robo_rl.agents"
 """The entry points that name modules as agents."""
-_PATH = re.compile(r"(?P<path>.+\.py)(?::(?P<name>\w+))?(?:#sha256=(?P<digest>[0-9a-f]{64}))?")
 _SIGNATURES = {
     "init": ("config", "key", "example_batch", "normaliser"),
     "update": ("config", "state", "batch"),
     "act": ("config", "state", "observations", "key", "explore"),
     "policy": ("config", "state"),
 }
+_DIGEST = "#sha256="
+_MODULES: dict[tuple[str, str], types.ModuleType] = {}
+"""Of classes and namespaces, by reference and digest: asked again, the same agent comes back."""
 _OPTIONAL = ("q_values", "state_values", "learned", "adopt", "warm_start")
 
 
-class File(NamedTuple):
-    """An agent's file, the name of the agent within it, and the digest that is recorded of it."""
+def get(text: str, builtin: Mapping[str, str]) -> Agent:
+    """The agent behind a name, `PATH.py`, `PATH.py:NAME`, or what `describe` made of them.
 
-    path: pathlib.Path
-    """Absolute."""
-    name: str
-    """Empty where the whole file is the agent."""
-    digest: str
-    """SHA-256 of the content, in hex; empty where none is asked for."""
-
-
-def parse(text: str) -> File | None:
-    """The file that `PATH.py`, `PATH.py:NAME` or what `describe` made of it stands for."""
-    found = _PATH.fullmatch(text)
-    if found is None:
-        return None
-    path = pathlib.Path(found["path"]).expanduser().resolve()
-    return File(path, found["name"] or "", found["digest"] or "")
+    The same object as long as the content of the file is the same. Raises PluginError, a
+    ValueError.
+    """
+    name, _, digest = text.partition(_DIGEST)
+    found = _door(builtin).find(name, digest)
+    if name in builtin:
+        return found.value  # type: ignore[no-any-return]
+    value = found.value
+    if not isinstance(value, types.ModuleType):
+        value = _as_module(found.reference, found.origin.get("sha256", ""), value)
+    return _checked(value, found.reference)
 
 
-def describe(file: File) -> str:
-    """The file as text that `load` takes again, and refuses when the content is another one."""
-    name = f":{file.name}" if file.name else ""
-    return f"{file.path}{name}#sha256={_digest(_read(file.path))}"
+def describe(text: str, builtin: Mapping[str, str]) -> str:
+    """A name as it is; a file as text that `get` takes again, and refuses when it has changed."""
+    name, _, digest = text.partition(_DIGEST)
+    found = _door(builtin).find(name, digest)
+    digest = found.origin.get("sha256", "")
+    return f"{found.reference}{_DIGEST}{digest}" if digest else found.reference
 
 
-def load(file: File) -> Agent:
-    """The agent in a file; the same object as long as the content is the same."""
-    found = _digest(_read(file.path))
-    if file.digest and found != file.digest:
-        raise ValueError(
-            f"{file.path} has changed since this was recorded: its SHA-256 is {found[:16]}, "
-            f"recorded is {file.digest[:16]}; put the old file back, or start a new run"
-        )
-    return _load(file.path, file.name, found)
+def _door(builtin: Mapping[str, str]) -> Door[Any]:
+    return Door("agent", GROUP, builtin)
 
 
-def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """The installed agents by name."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
-
-
-def load_entry_point(name: str) -> Agent:
-    """The agent that another package has installed under `name`."""
-    point = entry_points()[name]
-    return _checked(point.load(), f"entry point {name} = {point.value}")
-
-
-def _read(path: pathlib.Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no agent file {path}")
-    return path.read_bytes()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@functools.cache
-def _load(path: pathlib.Path, name: str, digest: str) -> Agent:
-    # Messages call an agent by the last part of its module's name.
-    module_name = f"robo_rl_agent_files.{digest[:16]}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # where dataclasses and `inspect` look for it
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    if not name:
-        return _checked(module, str(path))
-    if name not in vars(module):
-        raise ValueError(f"{path} holds no {name}; it holds {', '.join(_public(module))}")
-    return _checked(_as_module(f"{module_name}.{name}", vars(module)[name]), f"{path}:{name}")
-
-
-def _public(module: types.ModuleType) -> list[str]:
-    return sorted(name for name in vars(module) if not name.startswith("_"))
-
-
-def _as_module(name: str, holder: Any) -> types.ModuleType:
+def _as_module(reference: str, digest: str, holder: Any) -> types.ModuleType:
     """A class or a namespace of functions as a module, which is hashable and has a name."""
-    if isinstance(holder, types.ModuleType):
-        return holder
-    module = types.ModuleType(name, inspect.getdoc(holder))
-    for key in ("Config", *_SIGNATURES, *_OPTIONAL, "CAPABILITIES"):
-        value = inspect.getattr_static(holder, key, None)
-        if value is not None:
-            vars(module)[key] = value.__func__ if isinstance(value, staticmethod) else value
-    return module
+    if (reference, digest) not in _MODULES:
+        # Messages call an agent by the last part of its module's name.
+        name = f"{FILES}.{digest[:8]}.{reference.rpartition(':')[2]}"
+        module = types.ModuleType(name, inspect.getdoc(holder))
+        for key in ("Config", *_SIGNATURES, *_OPTIONAL, "CAPABILITIES"):
+            value = inspect.getattr_static(holder, key, None)
+            if value is not None:
+                vars(module)[key] = value.__func__ if isinstance(value, staticmethod) else value
+        _MODULES[reference, digest] = module
+    return _MODULES[reference, digest]
 
 
 def _checked(module: types.ModuleType, where: str) -> Agent:

@@ -23,6 +23,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+FILES = "robo_rl_files"
+"""Modules that were loaded from a file are called `robo_rl_files.WHICH.STEM`."""
 _PATH = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[A-Za-z_]\w*))?")
 
 
@@ -63,13 +65,14 @@ class Door(Generic[T]):
         """The thing itself. Raises PluginError."""
         return self.find(name).value
 
-    def find(self, name: str) -> Found[T]:
+    def find(self, name: str, sha256: str = "") -> Found[T]:
         """By built-in name, entry point, or path (`mine.py`, `mine.py:Mine`). Raises PluginError.
 
         A file is imported once for each content it has: asked again, the same object comes back.
+        With `sha256`, as a run keeps it, a file that has changed since is refused and not run.
         """
         if match := _PATH.fullmatch(name):
-            return self._from_path(pathlib.Path(match["file"]), match["attribute"] or "")
+            return self._from_path(pathlib.Path(match["file"]), match["attribute"] or "", sha256)
         if name in self.builtin:
             module, _, attribute = self.builtin[name].partition(":")
             value: Any = importlib.import_module(module)
@@ -78,10 +81,10 @@ class Door(Generic[T]):
         if name in points:
             return Found(self._load(points[name]), name, {"name": name})
         near = difflib.get_close_matches(name, self.names(), n=1)
-        meant = f"; is {near[0]!r} meant?" if near else ""
+        meant = f"is {near[0]!r} meant? Known" if near else "known"
         raise PluginError(
-            f"no {self.noun} {name!r}{meant} known: {', '.join(self.names()) or 'none'}; or give "
-            "the path of a file of your own, such as mine.py or mine.py:NAME"
+            f"no {self.noun} is called {name!r}; {meant}: {', '.join(self.names()) or 'none'}; or "
+            "give the path of a file of your own, such as mine.py or mine.py:NAME"
         )
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
@@ -97,11 +100,11 @@ class Door(Generic[T]):
             ) from error
         return self._checked(value, f"{point.name!r} ({point.value})")
 
-    def _from_path(self, path: pathlib.Path, attribute: str) -> Found[T]:
+    def _from_path(self, path: pathlib.Path, attribute: str, sha256: str) -> Found[T]:
         file = path.expanduser().resolve()
         if not file.is_file():
             raise PluginError(f"{self.noun} {path}: there is no file {file}")
-        module, digest = load_file(file)
+        module, digest = load_file(file, sha256)
         origin = {"path": str(file), "sha256": digest}
         if not attribute and self.fits is None:
             whole: Any = module
@@ -109,8 +112,11 @@ class Door(Generic[T]):
         attribute = attribute or self._only(module, file)
         if not hasattr(module, attribute):
             near = difflib.get_close_matches(attribute, _own(module), n=1)
-            meant = f"; is {near[0]} meant?" if near else ""
-            raise PluginError(f"{self.noun}: {file} defines no {attribute}{meant}")
+            meant = f"is {near[0]} meant? It" if near else "it"
+            defined = ", ".join(_own(module)) or "nothing"
+            raise PluginError(
+                f"{self.noun}: {file} defines no {attribute}; {meant} defines {defined}"
+            )
         value = self._checked(getattr(module, attribute), f"{file}:{attribute}")
         return Found(value, f"{file}:{attribute}", {**origin, "attribute": attribute})
 
@@ -134,18 +140,25 @@ class Door(Generic[T]):
         return value
 
 
-def load_file(file: pathlib.Path) -> tuple[types.ModuleType, str]:
+def load_file(file: pathlib.Path, sha256: str = "") -> tuple[types.ModuleType, str]:
     """Import a Python file; the module and the SHA-256 of the file. Raises PluginError.
 
     Modules beside the file can be imported from it, unless something installed has their name.
+    With `sha256`, or the start of one, a file with another is refused before it runs.
     """
     try:
         source = file.read_bytes()
     except OSError as error:
         raise PluginError(f"{file} cannot be read: {error}") from error
     digest = hashlib.sha256(source).hexdigest()
+    if not digest.startswith(sha256):
+        raise PluginError(
+            f"{file} has changed since this was recorded: its SHA-256 is {digest[:16]}, recorded "
+            f"is {sha256[:16]}; put the old file back, or start a new run"
+        )
     place = hashlib.sha256(str(file).encode()).hexdigest()
-    name = f"robo_rl_plugin_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{place[:8]}_{digest[:8]}"
+    stem = re.sub(r"[^0-9A-Za-z_]", "_", file.stem)
+    name = f"{FILES}.{place[:8]}_{digest[:8]}.{stem}"
     if name in sys.modules:
         return sys.modules[name], digest
     spec = importlib.util.spec_from_file_location(name, file)

@@ -91,7 +91,10 @@ def test_an_instance_counts_as_the_files_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fractoin", "no number 'fractoin'; is 'fraction' meant\\? known: fraction, decimal"),
+        (
+            "fractoin",
+            "no number is called 'fractoin'; is 'fraction' meant\\? Known: fraction, decimal",
+        ),
         ("nowhere.py", "number nowhere.py: there is no file /.*nowhere.py"),
     ],
 )
@@ -152,3 +155,11 @@ def test_the_loader_brings_neither_jax_nor_mujoco():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert out.stdout.strip() == "[]"
+
+
+def test_a_file_that_has_changed_since_it_was_recorded_is_refused_and_not_run(tmp_path):
+    recorded = MODULES.find(str(write(tmp_path, "VALUE = 1\n"))).origin["sha256"]
+    write(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(PluginError, match=r"mine.py has changed .* put the old file back"):
+        MODULES.find(str(tmp_path / "mine.py"), recorded)
+    assert not (tmp_path / "ran").exists()

@@ -20,6 +20,8 @@ from typing import Any
 
 import flax.linen as linen
 
+from robo_rl.plugins import FILES, PluginError, load_file
+
 _TEXT = re.compile(
     r"(?P<source>.+?):(?P<name>\w+)(?:\((?P<settings>.*)\))?(?:@(?P<digest>[0-9a-f]{16}))?",
     re.DOTALL,
@@ -27,7 +29,6 @@ _TEXT = re.compile(
 _HERE = "here"
 """Source of a class that no other process could find: made in a function or in a session."""
 _HANDED: dict[str, type] = {}
-_LOADED_PREFIX = "robo_rl_loaded_"
 _FLAX_FIELDS = ("parent", "name")
 
 
@@ -167,7 +168,7 @@ def _source_of(kind: type) -> str | None:
     module = sys.modules.get(kind.__module__)
     if getattr(module, kind.__name__, None) is not kind:
         return None
-    if kind.__module__ == "__main__" or kind.__module__.startswith(_LOADED_PREFIX):
+    if kind.__module__ == "__main__" or kind.__module__.startswith(f"{FILES}."):
         file = getattr(module, "__file__", None)
         return None if file is None else str(pathlib.Path(file).resolve())
     return str(kind.__module__)
@@ -214,7 +215,10 @@ def _resolved(reference: str, digest: str, where: str) -> Any:
             f"{where}: {_file(source, where)} has changed since {name} was chosen (its digest is "
             f"{found}, recorded is {digest}); bring the old file back, or start a new run"
         )
-    module = _loaded(source, found, where) if source.endswith(".py") else _imported(source)
+    try:
+        module = _imported(source, found)
+    except PluginError as error:
+        raise ValueError(f"{where}: {error}") from error
     kind = getattr(module, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, linen.Module)):
         has = [n for n, v in vars(module).items() if inspect.isclass(v) and _is_own(v, module)]
@@ -229,23 +233,7 @@ def _is_own(kind: type, module: Any) -> bool:
     return issubclass(kind, linen.Module) and kind.__module__ == module.__name__
 
 
-def _imported(source: str) -> Any:
+def _imported(source: str, digest: str) -> Any:
+    if source.endswith(".py"):
+        return load_file(pathlib.Path(source), digest)[0]
     return sys.modules.get(source) or importlib.import_module(source)
-
-
-def _loaded(path: str, digest: str, where: str) -> Any:
-    """The module of a file, under a name of its own."""
-    place = hashlib.sha256(path.encode()).hexdigest()[:8]  # two folders may hold the same file
-    name = f"{_LOADED_PREFIX}{pathlib.Path(path).stem}_{place}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018 - one thing: it ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ValueError(f"{where}: {path} cannot be run: {error!r}") from error
-    return module

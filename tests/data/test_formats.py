@@ -152,7 +152,7 @@ def test_ogbenchs_reader_takes_the_environment_from_the_name_of_the_file(tmp_pat
 def test_an_unknown_option_or_format_lists_the_known(tmp_path):
     with pytest.raises(ValueError, match="format d4rl has no option task; it has env, episode_"):
         formats.read(d4rl(tmp_path), task=1)
-    with pytest.raises(PluginError, match="no dataset format 'd4lr'; is 'd4rl' meant"):
+    with pytest.raises(PluginError, match="no dataset format is called 'd4lr'; is 'd4rl' meant"):
         formats.read(d4rl(tmp_path), "d4lr")
 
 

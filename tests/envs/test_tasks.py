@@ -77,7 +77,7 @@ def test_the_cube_is_found_by_name_with_its_options():
     assert (task.config.task_id, task.objects) == (3, ("cube_0", "cube_1"))
     with pytest.raises(ValueError, match="cube has no option colour; it has scene, form"):
         tasks.make("cube", robots.get(), colour="red")
-    with pytest.raises(PluginError, match="no task 'cubes'; is 'cube' meant"):
+    with pytest.raises(PluginError, match="no task is called 'cubes'; is 'cube' meant"):
         tasks.get("cubes")
 
 

@@ -52,7 +52,7 @@ def test_robots_are_found_by_name_and_by_path(mine):
     for reference in (str(mine), f"{mine}:SLOW"):
         kit = robots.get(reference)
         assert (kit.name, kit.spec.velocity_rad_s[0]) == ("slow", 0.5)
-    with pytest.raises(PluginError, match="no robot 'ur5'; is 'ur5e' meant"):
+    with pytest.raises(PluginError, match="no robot is called 'ur5'; is 'ur5e' meant"):
         robots.get("ur5")
 
 

@@ -10,6 +10,7 @@ import pytest
 from robo_rl.nn.apply import apply, apply_ensemble, init_ensemble, init_params
 from robo_rl.nn.encoder import EncoderConfig
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
+from robo_rl.plugins import load_file
 from robo_rl.runs import configs
 
 KEY = jax.random.key(0)
@@ -66,6 +67,13 @@ def test_a_file_is_pinned_by_its_whole_path_and_digest(file, monkeypatch):
     params = init_params(Scalar(net), KEY, jnp.zeros((1, 2)))
     assert params["trunk"]["Dense_0"]["kernel"].shape == (2, 3)
     assert params["out"]["kernel"].shape == (3, 1)
+
+
+def test_a_class_of_a_file_that_a_door_has_loaded_is_found_again_by_the_files_path(file):
+    module, digest = load_file(file)
+    net = NetConfig(arch=module.Waves)
+    assert net.arch == f"{file}:Waves@{digest[:16]}"
+    assert net == NetConfig(arch=f"{file}:Waves")
 
 
 def test_another_content_is_another_config_and_an_old_one_is_refused(file):
@@ -179,5 +187,5 @@ def test_a_text_that_names_no_module_is_refused(arch, message):
 
 def test_a_file_that_cannot_be_run_is_refused_with_its_reason(file):
     file.write_text("1 / 0")
-    with pytest.raises(ValueError, match=r"mine.py cannot be run: ZeroDivisionError"):
+    with pytest.raises(ValueError, match=r"mine.py failed in line .*ZeroDivisionError"):
         NetConfig(arch=f"{file}:Net").trunk()
