@@ -3,13 +3,14 @@
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from typing import Any
 
 EXTRA = {
+    "daqp": "sim",
     "imageio": "sim",
     "mujoco": "sim",
     "ogbench": "sim",
     "cyclonedds": "robot",
-    "daqp": "robot",
     "mcap": "robot",
     "rosbags": "robot",
     "gymnasium_robotics": "robotics",
@@ -36,10 +37,15 @@ def explained() -> Iterator[None]:
 
 
 def require(*modules: str) -> None:
-    """Raise MissingExtraError where one of the modules is not installed. Imports none of them."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(_sentence(module))
+    """Raise MissingExtraError where modules are not installed; names all. Imports none of them."""
+    missing = [module for module in modules if _find(module) is None]
+    if missing:
+        raise MissingExtraError(_sentence(*missing))
+
+
+def require_extras(*extras: str) -> None:
+    """Raise MissingExtraError where a module is not installed that one of the extras brings."""
+    require(*(module for module, extra in EXTRA.items() if extra in extras))
 
 
 def advice(error: BaseException) -> str:
@@ -55,5 +61,14 @@ def advice(error: BaseException) -> str:
     return ""
 
 
-def _sentence(module: str) -> str:
-    return f"{module} is not installed: pip install 'robo_rl[{EXTRA[module]}]'"
+def _find(module: str) -> Any:
+    try:
+        return importlib.util.find_spec(module)
+    except ValueError:  # it is being replaced, or was blocked
+        return None
+
+
+def _sentence(*modules: str) -> str:
+    bring = ",".join(dict.fromkeys(EXTRA[module] for module in modules))
+    are = "is" if len(modules) == 1 else "are"
+    return f"{', '.join(modules)} {are} not installed: pip install 'robo_rl[{bring}]'"

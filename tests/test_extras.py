@@ -11,7 +11,7 @@ import pytest
 
 from robo_rl import extras
 
-BLOCK = f"import sys\nfor name in {sorted(extras.EXTRA)}:\n    sys.modules[name] = None\n"
+BLOCK = "import sys\nfor name in {}:\n    sys.modules[name] = None\n"
 
 LEARN = """
 import sys
@@ -30,8 +30,7 @@ print([name for name in EXTRAS if sys.modules.get(name)])
 
 @pytest.fixture
 def without(tmp_path):
-    """Runs Python where none of the extras can be imported, in no child process either."""
-    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    """Runs Python where modules, by default all of extras, cannot be imported, nor in a child."""
     paths = [str(tmp_path), *filter(None, sys.path)]
     env = {
         **os.environ,
@@ -40,7 +39,8 @@ def without(tmp_path):
         "MINARI_DATASETS_PATH": str(tmp_path / "datasets"),
     }
 
-    def run(*arguments):
+    def run(*arguments, blocked=tuple(extras.EXTRA)):
+        (tmp_path / "sitecustomize.py").write_text(BLOCK.format(sorted(blocked)))
         return subprocess.run(
             [sys.executable, *arguments],
             capture_output=True,
@@ -59,10 +59,24 @@ def test_record_check_train_evaluate_export_and_finetune_need_no_extra(without):
     assert done.stdout.splitlines() == ["2", "[]"]
 
 
+def test_the_simulated_arm_and_its_filter_need_no_extra_of_the_robot(without):
+    code = (
+        "import gymnasium, robo_rl.envs\n"
+        "env = gymnasium.make('robo_rl/CubeSingle-v0', barrier={})\n"
+        "env.reset(seed=0); env.step(env.action_space.sample()); print('stepped')"
+    )
+    done = without("-c", code, blocked=[m for m, extra in extras.EXTRA.items() if extra == "robot"])
+    assert done.stdout == "stepped\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["deploy", "x"], "error: mujoco is not installed: pip install 'robo_rl[sim]'"),
+        (
+            ["deploy", "x"],
+            "error: daqp, imageio, mujoco, ogbench, cyclonedds, mcap, rosbags are not installed: "
+            "pip install 'robo_rl[sim,robot]'",
+        ),
         (["data", "collect", "x/y-v0"], "error: mujoco is not installed: pip install 'robo_rl[sim"),
         (
             ["data", "record", "random", "x/y-v0", "--env", "Hopper-v5"],

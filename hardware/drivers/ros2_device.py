@@ -12,7 +12,8 @@ import numpy as np
 
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node, Ros2Link
-from robo_rl.hardware.bridges.topics import TwinTopics, TwinTruth, from_ros_pose, pose_to_list
+from robo_rl.hardware.bridges.messages import TwinTruth, from_ros_pose, pose_to_list
+from robo_rl.hardware.bridges.topics import TwinTopics
 from robo_rl.hardware.contracts import ArmSpec, ArmState, Device, Pose, Robot, SceneReset
 from robo_rl.hardware.errors import HardwareError, NotConnected
 from robo_rl.hardware.robots.kit import RobotKit

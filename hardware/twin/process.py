@@ -22,7 +22,8 @@ import numpy as np
 from robo_rl.hardware import robots
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import LOOPBACK, Node
-from robo_rl.hardware.bridges.topics import TwinTopics, TwinTruth, pose_from_list, to_ros_pose
+from robo_rl.hardware.bridges.messages import TwinTruth, pose_from_list, to_ros_pose
+from robo_rl.hardware.bridges.topics import TwinTopics
 from robo_rl.hardware.contracts import ArmSpec, Pose
 from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.server.process import (

@@ -40,7 +40,10 @@ class Command:
 
     def run(self) -> int:
         """Deploy."""
+        from robo_rl import extras
         from robo_rl.launch import output
+
+        extras.require_extras("sim", "robot")
         from robo_rl.workflow.deploy import deploy
 
         options = dataclasses.asdict(self)

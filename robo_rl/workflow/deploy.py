@@ -26,7 +26,7 @@ from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
 from robo_rl.hardware import robots
 from robo_rl.hardware.bridges.dds import Ros2Link, check_domain
-from robo_rl.hardware.bridges.topics import TwinTruth
+from robo_rl.hardware.bridges.messages import TwinTruth
 from robo_rl.hardware.contracts import ArmState, Pose
 from robo_rl.hardware.drivers import bus
 from robo_rl.hardware.drivers.ros2_device import RemoteScene, TwinScene

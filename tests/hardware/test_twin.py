@@ -18,7 +18,7 @@ import pytest
 
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node, Ros2Link
-from robo_rl.hardware.bridges.topics import TwinTruth, from_ros_pose, to_ros_pose
+from robo_rl.hardware.bridges.messages import TwinTruth, from_ros_pose, to_ros_pose
 from robo_rl.hardware.contracts import Pose
 from robo_rl.hardware.drivers.ros2_device import JointBuffer, Ros2Device, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected
