@@ -16,11 +16,13 @@ class Command:
 
     source: Positional[pathlib.Path]
     """Run directory."""
+    fallback: bool = False
+    """Where the newest checkpoint is damaged, go on from the one before it."""
 
     def run(self) -> int:
         """Resume."""
         from robo_rl.workflow.finetune import resume
 
-        run = resume(self.source)
+        run = resume(self.source, self.fallback)
         print(f"done; next: robo-rl eval {run.path}")
         return 0

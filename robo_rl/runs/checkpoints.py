@@ -130,8 +130,8 @@ class Checkpoints:
             return arrays, dict(about["meta"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CorruptCheckpoint(
-                f"checkpoint {path} is damaged: {_reason(error)}. Resume with fallback to use "
-                "the checkpoint before it, or restore the folder from a copy."
+                f"checkpoint {path} is damaged: {_reason(error)}. Resume with --fallback "
+                "(fallback=True) to use the one before it, or restore the folder from a copy."
             ) from error
 
     def restore(

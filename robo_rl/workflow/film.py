@@ -9,11 +9,13 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from robo_rl import extras
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvError, EnvSetting
+from robo_rl.locks import Aside
 from robo_rl.runs import configs
 from robo_rl.workflow import environment, video
 from robo_rl.workflow.subject import Subject
@@ -30,8 +32,14 @@ def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path)
     backend = video.find_backend()
     if backend is None:
         raise EnvError(f"--video: {video.INSTALL_HINT}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    plan = {
+    with Aside(out.parent, ".film-") as aside:
+        part = aside.folder / out.name
+        _filmed(_plan(subject, setting, seed, part), backend)
+        part.replace(out)
+
+
+def _plan(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path) -> dict[str, Any]:
+    return {
         "policy": str((subject.folder or subject.name).resolve()),
         "exported": subject.folder is not None,
         "step": subject.step,
@@ -41,6 +49,10 @@ def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path)
         "seed": seed,
         "out": str(out.resolve()),
     }
+
+
+def _filmed(plan: Mapping[str, Any], backend: str) -> None:
+    """Play the plan in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "robo_rl.workflow.film", json.dumps(plan)],
         env={**os.environ, "MUJOCO_GL": backend},
@@ -51,7 +63,7 @@ def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path)
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise EnvError(f"--video: {setting.id} could not be filmed: {lines[-1][-300:]}")
+        raise EnvError(f"--video: {plan['env']['id']} could not be filmed: {lines[-1][-300:]}")
 
 
 def _play(plan: dict[str, Any]) -> None:
@@ -62,11 +74,9 @@ def _play(plan: dict[str, Any]) -> None:
     spaces = configs.from_json(Spaces, plan["spaces"])
     env = environment.learner_env(setting, spaces, frames=plan["frames"], render_mode="rgb_array")
     policy = _policy(plan)
-    out = pathlib.Path(plan["out"])
-    aside = out.with_name(f".{os.getpid()}-{out.name}")
     fps = environment.rate_hz(setting) or _FPS
     try:
-        with _writer(imageio, aside, fps) as writer:
+        with _writer(imageio, pathlib.Path(plan["out"]), fps) as writer:
             observation, _ = env.reset(seed=plan["seed"])
             policy.reset(plan["seed"])
             over = False
@@ -75,9 +85,7 @@ def _play(plan: dict[str, Any]) -> None:
                 observation, _, terminated, truncated, _ = env.step(policy.act(observation))
                 over = terminated or truncated
             writer.append_data(env.render())
-        aside.replace(out)
     finally:
-        aside.unlink(missing_ok=True)
         env.close()
 
 

@@ -1,6 +1,7 @@
 """Record, check, train, evaluate, finetune, export and act, in an environment of nobody's arm."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 import robo_rl
 from robo_rl.launch import cli
-from robo_rl.workflow import suites, video
+from robo_rl.launch.commands import resume
+from robo_rl.runs.checkpoints import CorruptCheckpoint
+from robo_rl.workflow import film, suites, video
 from robo_rl.workflow.evaluate import evaluate
 from robo_rl.workflow.record import record
 from robo_rl.workflow.run import load_run
@@ -191,6 +194,18 @@ def test_a_film_that_cannot_be_made_says_what_to_install(datasets, tmp_path, mon
     with pytest.raises(ValueError, match="apt-get install"):
         evaluate(run, episodes=1, workers=0, video=tmp_path / "film.mp4")
     assert not list(tmp_path.glob("film*"))
+    monkeypatch.setattr(video, "find_backend", lambda: "egl")
+    monkeypatch.setattr(film, "_filmed", _fails_half_way)
+    (tmp_path / "film.mp4").write_bytes(b"an older one")
+    with pytest.raises(RuntimeError, match="half way"):
+        evaluate(run, episodes=1, workers=0, video=tmp_path / "film.mp4")
+    assert (tmp_path / "film.mp4").read_bytes() == b"an older one"
+    assert [path.name for path in tmp_path.glob("*film*")] == ["film.mp4"]
+
+
+def _fails_half_way(plan, backend):
+    pathlib.Path(plan["out"]).write_bytes(b"half")
+    raise RuntimeError("half way")
 
 
 def test_a_run_is_exported_and_judged_when_its_data_are_gone(datasets, tmp_path):
@@ -229,3 +244,16 @@ def act(config, state, observations, key, explore=False):
     (tmp_path / "still.py").write_text(source + "\n")
     with pytest.raises(ValueError, match="changed"):
         load_run(run.path).agent.init  # noqa: B018
+
+
+def test_resume_goes_on_from_the_checkpoint_before_a_damaged_one_where_it_is_told(
+    datasets, tmp_path, capsys
+):
+    run = train(datasets("Arm"), "bc", out=tmp_path / "run", steps=4, batch_size=8)
+    newest = run.directory.checkpoints.path(4)
+    shutil.copytree(newest, run.directory.checkpoints.path(2))
+    (newest / "meta.json").write_text("{")
+    with pytest.raises(CorruptCheckpoint, match="--fallback"):
+        resume.Command(run.path).run()
+    resume.Command(run.path, fallback=True).run()
+    assert "done; next: robo-rl eval" in capsys.readouterr().out
