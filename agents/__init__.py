@@ -1,58 +1,20 @@
 """Learning methods, one module each: a config and pure functions over pytrees."""
 
+import importlib
 from collections.abc import Mapping
 
-from robo_rl.agents import (
-    anchored,
-    awac,
-    bc,
-    calql,
-    cql,
-    distill,
-    famo2o,
-    fdvl,
-    flowbc,
-    fql,
-    hnpg,
-    ifql,
-    iql,
-    plugins,
-    ppo,
-    qc,
-    rebrac,
-    recoil,
-    residual,
-    sac,
-    td3bc,
-    unio4,
-    xql,
-)
+from robo_rl.agents import plugins
 from robo_rl.learn.contract import Agent
+from robo_rl.plugins import modules_of
 
-AGENTS: Mapping[str, Agent] = {
-    "anchored": anchored,
-    "awac": awac,
-    "bc": bc,
-    "calql": calql,
-    "cql": cql,
-    "distill": distill,
-    "famo2o": famo2o,
-    "fdvl": fdvl,
-    "flowbc": flowbc,
-    "fql": fql,
-    "hnpg": hnpg,
-    "ifql": ifql,
-    "iql": iql,
-    "ppo": ppo,
-    "qc": qc,
-    "rebrac": rebrac,
-    "recoil": recoil,
-    "residual": residual,
-    "sac": sac,
-    "td3bc": td3bc,
-    "unio4": unio4,
-    "xql": xql,
-}
+
+def _found() -> dict[str, Agent]:
+    """The modules of this folder that say what they can do; the others are shared parts."""
+    modules = {name: importlib.import_module(path) for name, path in modules_of(__name__).items()}
+    return {name: module for name, module in modules.items() if "CAPABILITIES" in vars(module)}
+
+
+AGENTS: Mapping[str, Agent] = _found()
 _HOMES = {name: agent.__name__ for name, agent in AGENTS.items()}
 
 
@@ -64,6 +26,11 @@ def get(name: str) -> Agent:
     An unknown name lists the known ones.
     """
     return plugins.get(name, _HOMES)
+
+
+def names() -> tuple[str, ...]:
+    """All agents that a name finds: those here, then those of installed packages."""
+    return plugins.names(_HOMES)
 
 
 def describe(name: str) -> str:

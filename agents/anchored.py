@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, handover, residual
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
@@ -100,6 +101,7 @@ def _noise(config: Config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return distributions.clipped_noise(key, shape, config.exploration_std, config.noise_clip)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -236,6 +238,7 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
     return residual.with_actor(state, actor, opt, rate), metrics
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last."""
     batch = shifted(config.shift, state.key, batch)

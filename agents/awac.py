@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
@@ -70,6 +71,7 @@ class State:
     step: jax.Array
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -135,6 +137,7 @@ def _actor_step(
     return new, {**metrics, "advantage": jnp.mean(q - value), "weight": jnp.mean(weight)}
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of the critics and their targets, then of the actor with the new critics."""
     key, actor_key, subset_key, next_key = jax.random.split(state.key, 4)

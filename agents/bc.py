@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
@@ -69,6 +70,7 @@ def _actor(config: Config, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, std=std)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -79,6 +81,7 @@ def init(
     return State(params, optimise.adam_init(params), normaliser, jnp.zeros((), jnp.int32))
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One gradient step."""
     obs, actions = state.normaliser(batch["observations"]), batch["actions"]

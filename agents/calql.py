@@ -12,6 +12,7 @@ import functools
 import jax
 
 from robo_rl.agents import checks, cql, sac
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn.apply import Batch, Metrics
 from robo_rl.nn.normaliser import Normaliser
@@ -34,6 +35,7 @@ class Config(cql.Common):
     this a late failure looks better than an early one."""
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -42,6 +44,7 @@ def init(
     return cql.init(config, key, example_batch, normaliser)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor and temperature step on the last."""
     return sac.stepped(config, state, batch, functools.partial(cql.critic_step, config))

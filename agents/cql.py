@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, sac
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
@@ -77,6 +78,7 @@ class Config(Common):
     """Hyperparameters."""
 
 
+@validated
 def init(
     config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -223,6 +225,7 @@ def _multiplier_step(config: Common, state: State, regulariser: jax.Array) -> St
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor and temperature step on the last."""
     plain = {name: value for name, value in batch.items() if name != "returns"}

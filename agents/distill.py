@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
@@ -92,6 +93,7 @@ def _actor(config: Config, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, std="shared", initial_log_std=start)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -137,6 +139,7 @@ def warm_start(
     return dataclasses.replace(state, actor=actor)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One gradient step."""
     obs = state.normaliser(batch["observations"])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
@@ -79,6 +80,7 @@ def _coefficient(config: Config, balance: jax.Array) -> jax.Array:
     return policies.coefficient(balance, config.low, config.high)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -150,6 +152,7 @@ def _coefficients(config: Config, state: State, obs: jax.Array, key: jax.Array) 
     return _coefficient(config, _chosen(config, state.params["balance"], obs, key)[0])
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of V, balance model, temperature, family and critics, then of the targets."""
     key, subset_key, balance_key, coefficient_key = jax.random.split(state.key, 4)

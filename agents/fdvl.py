@@ -15,6 +15,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
@@ -54,6 +55,7 @@ class Config(iql.Common):
         checks.not_negative("fdvl.Config.temperature", self.temperature)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`iql.step` with the loss of V that belongs to the divergence."""
     tv = config.divergence == "total_variation"

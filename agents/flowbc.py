@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import flow, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params
@@ -49,6 +50,7 @@ class State:
     step: jax.Array
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -65,6 +67,7 @@ def init(
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One gradient step of the flow-matching loss."""
     key, flow_key = jax.random.split(state.key)

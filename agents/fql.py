@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble, init_params
@@ -81,6 +82,7 @@ def distillation_loss(actions: jax.Array, flow_actions: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(actions - flow_actions))
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -133,6 +135,7 @@ def _actor_step(
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of flow, one-step policy and critics, all from the parameters before it."""
     batch = shifted(config.shift, state.key, batch)

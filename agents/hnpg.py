@@ -19,6 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, natural, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
@@ -142,6 +143,7 @@ def _v(config: Config, params: Params, obs: jax.Array, key: jax.Array) -> jax.Ar
     return jnp.mean(jax.vmap(lambda a: _q(config, params["critic"], obs, a))(actions), axis=0)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -257,6 +259,7 @@ def _policy_step(
     return dataclasses.replace(state, params=params), metrics
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """Fit Q to a rollout and the offline rows behind it (B rows in all), then move the policy."""
     key, fit_key, policy_key = jax.random.split(state.key, 3)

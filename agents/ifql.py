@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
@@ -63,6 +64,7 @@ class State:
     step: jax.Array
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -99,6 +101,7 @@ def _value_step(
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of flow, V and critics; the critics' target is the V from before it."""
     key, flow_key = jax.random.split(state.key)

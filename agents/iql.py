@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies
 from robo_rl.nn.apply import (
@@ -105,6 +106,7 @@ def _actor(config: Common, action_dim: int) -> Actor:
     return Actor(config.actor, action_dim, std="shared" if config.std == "learned" else "none")
 
 
+@validated
 def init(
     config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -244,6 +246,7 @@ def step(
     return new, metrics
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`step` with the expectile loss of V."""
     return step(

@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Agent, Capabilities
 from robo_rl.nn.policies import NotExportable
 from robo_rl.plugins import FILES, Door
@@ -23,9 +24,9 @@ _SIGNATURES = {
     "act": ("config", "state", "observations", "key", "explore"),
     "policy": ("config", "state"),
 }
-_DIGEST = "#sha256="
-_MODULES: dict[tuple[str, str], types.ModuleType] = {}
-"""Of classes and namespaces, by reference and digest: asked again, the same agent comes back."""
+_MODULES: dict[str, types.ModuleType] = {}
+"""Of classes and namespaces, by reference: asked again, the same agent comes back."""
+_COMPLETE: set[types.ModuleType] = set()
 _OPTIONAL = ("q_values", "state_values", "learned", "adopt", "warm_start")
 
 
@@ -35,45 +36,47 @@ def get(text: str, builtin: Mapping[str, str]) -> Agent:
     The same object as long as the content of the file is the same. Raises PluginError, a
     ValueError.
     """
-    name, _, digest = text.partition(_DIGEST)
-    found = _door(builtin).find(name, digest)
-    if name in builtin:
+    found = _door(builtin).find(text)
+    if text in builtin:
         return found.value  # type: ignore[no-any-return]
-    value = found.value
+    value, (where, _, _) = found.value, found.reference.partition("#")
     if not isinstance(value, types.ModuleType):
-        value = _as_module(found.reference, found.origin.get("sha256", ""), value)
-    return _checked(value, found.reference)
+        value = _as_module(found.reference, where.rpartition(":")[2], value)
+    return _checked(value, where)
+
+
+def names(builtin: Mapping[str, str]) -> tuple[str, ...]:
+    """Of all agents that can be found by name."""
+    return _door(builtin).names()
 
 
 def describe(text: str, builtin: Mapping[str, str]) -> str:
     """A name as it is; a file as text that `get` takes again, and refuses when it has changed."""
-    name, _, digest = text.partition(_DIGEST)
-    found = _door(builtin).find(name, digest)
-    digest = found.origin.get("sha256", "")
-    return f"{found.reference}{_DIGEST}{digest}" if digest else found.reference
+    return _door(builtin).find(text).reference
 
 
 def _door(builtin: Mapping[str, str]) -> Door[Any]:
     return Door("agent", GROUP, builtin)
 
 
-def _as_module(reference: str, digest: str, holder: Any) -> types.ModuleType:
+def _as_module(reference: str, name: str, holder: Any) -> types.ModuleType:
     """A class or a namespace of functions as a module, which is hashable and has a name."""
-    if (reference, digest) not in _MODULES:
+    if reference not in _MODULES:
         # Messages call an agent by the last part of its module's name.
-        name = f"{FILES}.{digest[:8]}.{reference.rpartition(':')[2]}"
-        module = types.ModuleType(name, inspect.getdoc(holder))
+        module = types.ModuleType(f"{FILES}.{name}", inspect.getdoc(holder))
         for key in ("Config", *_SIGNATURES, *_OPTIONAL, "CAPABILITIES"):
             value = inspect.getattr_static(holder, key, None)
             if value is not None:
                 vars(module)[key] = value.__func__ if isinstance(value, staticmethod) else value
-        _MODULES[reference, digest] = module
-    return _MODULES[reference, digest]
+        _MODULES[reference] = module
+    return _MODULES[reference]
 
 
 def _checked(module: types.ModuleType, where: str) -> Agent:
     """The module as an agent, completed; ValueError where it breaks the contract."""
     held = vars(module)
+    if module in _COMPLETE:
+        return module
     lacking = [name for name in ("Config", "init", "update", "act") if name not in held]
     if lacking:
         raise ValueError(
@@ -89,8 +92,9 @@ def _checked(module: types.ModuleType, where: str) -> Agent:
         held["CAPABILITIES"] = Capabilities(**{n: held[n] for n in _OPTIONAL if n in held})
     if not isinstance(held["CAPABILITIES"], Capabilities):
         raise ValueError(f"{where}: CAPABILITIES must be a robo_rl.learn.contract.Capabilities")
-    agent: Any = module
-    return agent  # type: ignore[no-any-return]
+    held |= {name: validated(held[name]) for name in ("init", "update")}
+    _COMPLETE.add(module)
+    return module
 
 
 def _check_config(config: Any, where: str) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import distributions, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_params
@@ -111,6 +112,7 @@ def distribution(config: Config, params: Params, obs: jax.Array) -> tuple[jax.Ar
     return jnp.tanh(mean), jnp.clip(log_std, config.log_std_min, config.log_std_max)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -204,6 +206,7 @@ def _with(state: State, name: str, params: Params, opt: optax.OptState) -> State
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`epochs` passes over one rollout (B rows in the order of time), each in an order of its own.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, flow, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, init_ensemble
@@ -66,6 +67,7 @@ class State:
     step: jax.Array
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -93,6 +95,7 @@ def _target(config: Config, state: State, batch: Batch, key: jax.Array) -> jax.A
     return losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One step of flow and critics, both from the parameters before it."""
     key, flow_key, next_key = jax.random.split(state.key, 3)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, td3bc
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, losses, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble
@@ -85,6 +86,7 @@ def actor_loss(
     return loss, {"actor_loss": loss, "bc_distance": far}
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -133,6 +135,7 @@ def _actor_step(config: Config, state: State, batch: Batch) -> tuple[State, Metr
     return state, {**metrics, "bc_weight": jnp.asarray(weight)}
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last.
 

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import losses, policies
 from robo_rl.nn.apply import Batch, Metrics
@@ -79,6 +80,7 @@ def absorbed(masks: jax.Array, signs: jax.Array, discount: float) -> jax.Array:
     return (1.0 - masks) * signs * discount * 2.0 / (1.0 - discount)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -92,6 +94,7 @@ def init(
     return iql.init(config, key, example_batch, normaliser)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`iql.step` with the critics' loss above. Rows are single steps."""
     if "discounts" in batch:

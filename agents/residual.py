@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import Batch, Metrics, Params, apply_ensemble, init_ensemble, init_params
@@ -117,6 +118,7 @@ def _noise(config: Config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return distributions.clipped_noise(key, shape, config.exploration_std, config.noise_clip)
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -265,6 +267,7 @@ def with_actor(state: State, actor: Params, opt: optax.OptState, rate: float) ->
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last."""
     batch = shifted(config.shift, state.key, batch)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks, handover
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
@@ -144,6 +145,7 @@ def seen(config: Common, params: Params, obs: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(features(config.critic.encoder, params["critic"], obs))
 
 
+@validated
 def init(
     config: Common, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -241,6 +243,7 @@ def _actor_step(config: Common, state: S, batch: Batch, key: jax.Array) -> tuple
     return new, {**metrics, "temperature": temperature}
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one step of actor and temperature.
 

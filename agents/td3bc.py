@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, losses, optimise, policies, slices
 from robo_rl.nn.apply import (
@@ -105,6 +106,7 @@ def actor_loss(
     return loss, {"actor_loss": loss, "action_mse": error}
 
 
+@validated
 def init(
     config: Td3, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -199,6 +201,7 @@ def with_actor(config: Td3, state: S, actor: Params, opt: optax.OptState) -> S:
     )
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`utd` critic steps on consecutive slices, then one actor step on the last.
 

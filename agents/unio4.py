@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from robo_rl.agents import checks
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import critics, distributions, dynamics, losses, optimise, policies
 from robo_rl.nn.apply import Batch, Metrics, Params, apply, init_ensemble, init_params
@@ -159,6 +160,7 @@ def policy_loss(
     return -jnp.sum(jnp.mean(surrogate, axis=1))
 
 
+@validated
 def init(
     config: Config, key: jax.Array, example_batch: Batch, normaliser: Normaliser | None = None
 ) -> State:
@@ -193,6 +195,7 @@ _FIRST = ("value_loss", "critic_loss", "q", "v", "clone_loss", "model_loss", "mo
 _SECOND = ("policy_loss", "advantage", "ratio_off", "std")
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """One update of the stage that `state.step` is in; metrics of the other one are 0."""
     key, noise_key, model_key = jax.random.split(state.key, 3)

@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from robo_rl.agents import checks, iql
+from robo_rl.learn.checks import validated
 from robo_rl.learn.contract import Capabilities
 from robo_rl.nn import losses
 from robo_rl.nn.apply import Batch, Metrics
@@ -45,6 +46,7 @@ class Config(iql.Common):
         checks.not_negative("xql.Config.temperature", self.temperature)
 
 
+@validated
 def update(config: Config, state: State, batch: Batch) -> tuple[State, Metrics]:
     """`iql.step` with the Gumbel loss of V and the Huber loss of Q."""
     return iql.step(

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -47,6 +48,8 @@ class EnvSetting:
     """JSON values."""
     max_episode_steps: int | None = None
     """None takes the id's own limit."""
+    registered: EnvSpec | None = dataclasses.field(default=None, compare=False, repr=False)
+    """What another process has to register first; not stored."""
 
     def to_json(self) -> dict[str, Any]:
         """As stored with runs and policies."""
@@ -133,6 +136,8 @@ def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[A
     OGBench's goal-conditioned environments show their goal: observations become the Dict
     {"observation", "goal"}.
     """
+    if setting.registered is not None:
+        gymnasium.registry.setdefault(setting.registered.id, setting.registered)
     check_setting(setting)
     options: dict[str, Any] = dict(setting.kwargs)
     if render_mode is not None:
@@ -294,13 +299,32 @@ def check_fits(setting: EnvSetting, spaces: Spaces, where: str) -> None:
         )
 
 
+def only_here(setting: EnvSetting) -> bool:
+    """Whether no other process can make the environment: the running script itself defines it."""
+    spec = find(setting.id)
+    if _module_of(spec) == "__main__":
+        return True
+    try:
+        pickle.dumps(spec)
+    except (pickle.PicklingError, AttributeError, TypeError):  # made in a function
+        return True
+    return False
+
+
+def _module_of(spec: EnvSpec) -> str:
+    entry: Any = spec.entry_point
+    return entry.partition(":")[0] if isinstance(entry, str) else str(entry.__module__)
+
+
 @contextlib.contextmanager
 def prepared(setting: EnvSetting) -> Iterator[EnvSetting]:
     """The setting with what is slow about it done here, for all processes that make it meanwhile.
 
-    The scene of an arm is compiled once.
+    The scene of an arm is compiled once. What the script has registered goes along.
     """
     spec = find(setting.id)
+    if _module_of(spec).partition(".")[0] not in ("gymnasium", "robo_rl", *PACKAGES):
+        setting = dataclasses.replace(setting, registered=spec)
     prepare = _PREPARE.get(str(spec.entry_point))
     if prepare is None:
         yield setting

@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pathlib
+import pkgutil
 import re
 import sys
 import traceback
@@ -25,11 +26,23 @@ T = TypeVar("T")
 
 FILES = "robo_rl_files"
 """Modules that were loaded from a file are called `robo_rl_files.WHICH.STEM`."""
-_PATH = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[A-Za-z_]\w*))?")
+_PATH = re.compile(
+    r"(?P<file>.+\.py)(?::(?P<attribute>[A-Za-z_]\w*))?(?:#sha256=(?P<sha256>[0-9a-f]{16,64}))?"
+)
 
 
 class PluginError(ValueError):
     """Nothing of that name or path, or it could not be imported: one sentence says which."""
+
+
+def modules_of(package: str, *, folders: bool = False) -> dict[str, str]:
+    """Name -> dotted path of the public files, or folders, in a package's folder, sorted.
+
+    The package itself is imported, they are not.
+    """
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    names = sorted(info.name for info in found if info.ispkg == folders)
+    return {name: f"{package}.{name}" for name in names if not name.startswith("_")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +51,8 @@ class Found(Generic[T]):
 
     value: T
     reference: str
-    """Finds the same again, from any folder and any process on this machine."""
+    """Finds the same again, from any folder and any process on this machine: a name, or the whole
+    path of a file with the start of its SHA-256, so that one that has changed is refused."""
     origin: Mapping[str, str]
     """`{"name": ...}`, or `{"path": absolute, "sha256": of the file, "attribute": ...}`: what a run
     keeps of it."""
@@ -53,7 +67,8 @@ class Door(Generic[T]):
     group: str
     """Entry point group of installed packages."""
     builtin: Mapping[str, str]
-    """Name -> `module` or `module:attribute`, imported when asked for."""
+    """Name -> `module` or `module:attribute`, imported when asked for. A module alone stands for
+    the one fitting object that it defines, or for itself where modules are what fits."""
     fits: Callable[[Any], bool] | None = None
     """Whether an object is one of these; None takes a file as a whole, as a module."""
 
@@ -65,17 +80,21 @@ class Door(Generic[T]):
         """The thing itself. Raises PluginError."""
         return self.find(name).value
 
-    def find(self, name: str, sha256: str = "") -> Found[T]:
-        """By built-in name, entry point, or path (`mine.py`, `mine.py:Mine`). Raises PluginError.
+    def find(self, name: str) -> Found[T]:
+        """By built-in name, entry point, path (`mine.py`, `mine.py:Mine`) or what `Found.reference`
+        was. Raises PluginError.
 
         A file is imported once for each content it has: asked again, the same object comes back.
-        With `sha256`, as a run keeps it, a file that has changed since is refused and not run.
+        One that has changed since its reference was taken is refused and not run.
         """
         if match := _PATH.fullmatch(name):
-            return self._from_path(pathlib.Path(match["file"]), match["attribute"] or "", sha256)
+            file = pathlib.Path(match["file"])
+            return self._from_path(file, match["attribute"] or "", match["sha256"] or "")
         if name in self.builtin:
             module, _, attribute = self.builtin[name].partition(":")
             value: Any = importlib.import_module(module)
+            if not attribute and self.fits is not None:
+                attribute = self._only(value, module)
             return Found(getattr(value, attribute) if attribute else value, name, {"name": name})
         points = self._entry_points()
         if name in points:
@@ -106,10 +125,11 @@ class Door(Generic[T]):
             raise PluginError(f"{self.noun} {path}: there is no file {file}")
         module, digest = load_file(file, sha256)
         origin = {"path": str(file), "sha256": digest}
+        pin = f"#sha256={digest[:16]}"
         if not attribute and self.fits is None:
             whole: Any = module
-            return Found(whole, str(file), origin)
-        attribute = attribute or self._only(module, file)
+            return Found(whole, f"{file}{pin}", origin)
+        attribute = attribute or self._only(module, str(file))
         if not hasattr(module, attribute):
             near = difflib.get_close_matches(attribute, _own(module), n=1)
             meant = f"is {near[0]} meant? It" if near else "it"
@@ -118,17 +138,18 @@ class Door(Generic[T]):
                 f"{self.noun}: {file} defines no {attribute}; {meant} defines {defined}"
             )
         value = self._checked(getattr(module, attribute), f"{file}:{attribute}")
-        return Found(value, f"{file}:{attribute}", {**origin, "attribute": attribute})
+        reference = f"{file}:{attribute}{pin}"
+        return Found(value, reference, {**origin, "attribute": attribute})
 
-    def _only(self, module: types.ModuleType, file: pathlib.Path) -> str:
-        """The name of the one fitting object that the file itself defines."""
+    def _only(self, module: types.ModuleType, where: str) -> str:
+        """The name of the one fitting object that the module itself defines."""
         fitting = [name for name, value in _own(module).items() if self._fits(value)]
         if len(fitting) == 1:
             return fitting[0]
         found = f"{len(fitting)} ({', '.join(fitting)})" if fitting else "none"
         raise PluginError(
-            f"{self.noun}: {file} must define one {self.noun} or be given as {file.name}:NAME; "
-            f"it defines {found}"
+            f"{self.noun}: {where} must define one {self.noun} or be given as "
+            f"{where.rpartition('/')[2]}:NAME; it defines {found}"
         )
 
     def _fits(self, value: Any) -> bool:
@@ -154,7 +175,7 @@ def load_file(file: pathlib.Path, sha256: str = "") -> tuple[types.ModuleType, s
     if not digest.startswith(sha256):
         raise PluginError(
             f"{file} has changed since this was recorded: its SHA-256 is {digest[:16]}, recorded "
-            f"is {sha256[:16]}; put the old file back, or start a new run"
+            f"is {sha256[:16]}; put the old file back, or name the new one anew"
         )
     place = hashlib.sha256(str(file).encode()).hexdigest()
     stem = re.sub(r"[^0-9A-Za-z_]", "_", file.stem)

@@ -1,9 +1,8 @@
 """Episodes of an oracle, collected in parallel: the same for any number of workers."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from robo_rl import ends
 from robo_rl.data.provenance import StateLayout
 from robo_rl.envs import make
 from robo_rl.envs.arm_env import ArmEnv
@@ -27,6 +25,7 @@ from robo_rl.envs.ogbench.geometry import (
 from robo_rl.envs.ogbench.oracles import Oracle, OracleConfig
 from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import save_scene
+from robo_rl.workers import Work, pool
 
 Episode = dict[str, Any]
 """`observations` (T + 1, O), `actions` (T, A), `rewards`, `terminations`, `truncations` (T,), and
@@ -203,27 +202,10 @@ def _pool(config: CollectConfig) -> Iterator[Iterator[Episode]]:
     with tempfile.TemporaryDirectory(prefix="robo_rl-collect-") as folder:
         scene = scenes.compile_cube_scene(config.env.get("scene", "single"))
         path = str(save_scene(scene, pathlib.Path(folder) / "scene.mjb"))
-        executor = concurrent.futures.ProcessPoolExecutor(
-            config.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(config, path),
-        )
-        try:
-            yield executor.map(_worker_episode, range(config.episodes))
-        finally:
-            executor.shutdown(cancel_futures=True)
+        with pool(config.workers, functools.partial(_collecting, config, path)) as workers:
+            yield workers.map(range(config.episodes))
 
 
-_collector: Collector | None = None
-
-
-def _start_worker(config: CollectConfig, scene_path: str) -> None:
-    global _collector
-    ends.begin_worker()
-    _collector = Collector(config, scene_path)
-
-
-def _worker_episode(index: int) -> Episode:
-    assert _collector is not None
-    return _collector.episode(index)
+def _collecting(config: CollectConfig, scene_path: str) -> Work:
+    """What a worker does: index -> the episode."""
+    return Collector(config, scene_path).episode

@@ -22,8 +22,9 @@ class Command:
     """A Minari dataset: local, or one that Minari can download."""
     expert: str = ""
     """A second dataset, of an expert to imitate (agent recoil)."""
-    agent: str = "bc"
-    """Method: a name that `robo-rl methods` lists, or a file of your own, mine.py."""
+    agent: str | None = None
+    """Method: a name that `robo-rl methods` lists, or a file of your own, mine.py. By default bc;
+    with --scratch sac, or what the --recipe says."""
     steps: int = 20_000
     """Gradient steps; with --scratch, environment steps."""
     env: str | None = None
@@ -35,7 +36,7 @@ class Command:
     max_episode_steps: int | None = None
     """Step limit of its episodes, where the environment's own is not meant."""
     scratch: bool = False
-    """Learn online from nothing: agents sac and ppo, or a --recipe that starts fresh."""
+    """Learn online from nothing: agents sac, ppo and your own, or a --recipe that starts fresh."""
     recipe: str | None = None
     """With --scratch, how: sac, ppo, or rlpd, which reads a dataset too."""
     envs: int = 1
@@ -90,9 +91,9 @@ class Command:
 
         options = dataclasses.asdict(self)
         options["env"] = where.setting(options)
-        for name in ("scratch", "recipe", "envs"):
+        for name in _FROM_NOTHING_ONLY:
             options.pop(name)
-        run = train(options.pop("dataset"), options.pop("agent"), say=print, **options)
+        run = train(options.pop("dataset"), options.pop("agent") or "bc", say=print, **options)
         for line in report.verdicts(run):
             print(line)
         print(f"trained; next: robo-rl eval {run.path}")
@@ -105,15 +106,21 @@ class Command:
         env = where.setting(dataclasses.asdict(self))
         if env is None:
             raise ValueError("--scratch: name the environment with --env ID or --task NAME")
-        scale = 1.0 if self.reward_scale is None else float(self.reward_scale)
+        for field in dataclasses.fields(self):
+            if field.name in _FROM_DATA_ONLY and getattr(self, field.name) != field.default:
+                flag = f"--{field.name.replace('_', '-')}"
+                raise ValueError(
+                    f"{flag} goes with a dataset that is learned from; with --scratch, settings of "
+                    "the method are given by --option NAME=VALUE (robo-rl methods NAME lists them)"
+                )
         run = learn_online(
             env,
-            "sac" if self.agent == "bc" else self.agent,
+            self.agent,
             recipe=self.recipe,
             dataset=self.dataset or None,
             steps=self.steps,
             max_episode_steps=self.max_episode_steps,
-            reward_scale=scale,
+            reward_scale=_number(self.reward_scale),
             reward_shift=self.reward_shift or 0.0,
             envs=self.envs,
             seed=self.seed,
@@ -125,3 +132,25 @@ class Command:
         )
         print(f"trained; next: robo-rl eval {run.path}")
         return 0
+
+
+_FROM_NOTHING_ONLY = ("scratch", "recipe", "envs")
+_FROM_DATA_ONLY = (
+    "expert",
+    "batch_size",
+    "n_step",
+    "chunk",
+    "frames",
+    "normalise",
+    "seeds",
+    "teacher",
+)
+
+
+def _number(scale: str | None) -> float:
+    try:
+        return 1.0 if scale is None else float(scale)
+    except ValueError:
+        raise ValueError(
+            f"--reward-scale {scale}: with --scratch there are no returns yet; give a number"
+        ) from None

@@ -4,9 +4,12 @@ For a loop of one's own: `check_batch` says of one batch, outside of `jit`, what
 of all data.
 """
 
+import dataclasses
+import functools
+import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import flax.errors
 import jax
@@ -16,6 +19,8 @@ from robo_rl.data.frames import FrameStack
 from robo_rl.learn.batches import BATCH_KEYS, ROLLOUT_KEYS, Transitions
 from robo_rl.learn.contract import Agent, State, name_of, needs
 from robo_rl.nn.observations import is_image, named, structured
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 COMMON = ("observations", "actions", "rewards", "next_observations", "masks")
 """What every batch has."""
@@ -101,17 +106,83 @@ def check_transitions(
             f"{', '.join(missing)}{hint}; they have {', '.join(transitions) or 'none'}"
         )
     parts = dict(_parts(transitions))
-    lengths = {part: _rows(value) for part, value in parts.items()}
-    if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
-        raise ValueError(
-            f"{name}: all arrays of the transitions must have the same length > 0, got {lengths}"
-        )
+    _check_lengths(name, parts)
     _check_shapes(name, transitions, parts)
     for part, value in parts.items():
         _check_numbers(name, part, value)
     for key in _ACTIONS:
         if key in parts:
             _check_bounds(name, key, parts[key])
+
+
+def validated(function: F) -> F:
+    """`init` or `update` of an agent, which answers what it cannot work on in a sentence.
+
+    ValueError for the config of another agent, a missing key, and arrays whose lengths or shapes do
+    not fit; from `init` outside of `jit` also for numbers that are not finite and actions outside
+    [-1, 1]. Shapes are looked at while the function is traced: a compiled one loses no time.
+    """
+    signature = inspect.signature(function)
+    config_name, _, batch_name = list(signature.parameters)[:3]
+    kind = signature.parameters[config_name].annotation
+    home = function.__module__.rpartition(".")[2]
+
+    @functools.wraps(function)
+    def checking(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs).arguments
+        config, batch = bound[config_name], bound[batch_name]
+        if dataclasses.is_dataclass(kind) and not isinstance(config, kind):  # type: ignore[arg-type]
+            given = type(config)
+            owner = given.__module__.rpartition(".")[2]
+            raise ValueError(
+                f"{home}.{function.__name__} takes the Config of {home}, "
+                f"got {'None' if config is None else f'{owner}.{given.__qualname__}'}"
+            )
+        _check_arrays(home, batch, values=function.__name__ == "init")
+        try:
+            return function(*args, **kwargs)
+        except KeyError as error:
+            key = error.args[0]
+            if key not in BATCH_KEYS or key in batch:
+                raise
+            raise ValueError(f"{home}: {_lacks(batch, (key,))}") from error
+
+    return checking  # type: ignore[return-value]
+
+
+def _check_arrays(name: str, batch: Any, values: bool) -> None:
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"{name} learns from a dict of arrays (robo_rl.learn.batches), got {type(batch)}"
+        )
+    lacking = [key for key in ("observations", "actions") if key not in batch]
+    if lacking:
+        raise ValueError(f"{name}: {_lacks(batch, lacking)}")
+    parts = dict(_parts(batch))
+    _check_lengths(name, parts)
+    _check_shapes(name, batch, parts)
+    if not values or any(isinstance(part, jax.core.Tracer) for part in parts.values()):
+        return
+    for part, value in parts.items():
+        _check_numbers(name, part, value)
+    for key in _ACTIONS:
+        if key in parts:
+            _check_bounds(name, key, parts[key])
+
+
+def _lacks(transitions: Transitions, missing: Sequence[str]) -> str:
+    hint = " (masks are 1 - terminated)" if "masks" in missing else ""
+    return (
+        f"the batch lacks {', '.join(missing)}{hint}; it has {', '.join(transitions) or 'nothing'}"
+    )
+
+
+def _check_lengths(name: str, parts: Mapping[str, Any]) -> None:
+    lengths = {part: _rows(value) for part, value in parts.items()}
+    if len(set(lengths.values())) != 1 or not next(iter(lengths.values())):
+        raise ValueError(
+            f"{name}: all arrays of the transitions must have the same length > 0, got {lengths}"
+        )
 
 
 def check_widths(agent: Agent, transitions: Transitions, zeros: Any, action_width: int) -> None:

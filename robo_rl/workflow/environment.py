@@ -117,8 +117,9 @@ def arm_of(setting: EnvSetting | None) -> dict[str, str]:
     with explained():
         from robo_rl.envs.ogbench import scenes
         from robo_rl.hardware import robots
-    kit = robots.get(registry.arguments(setting).get("robot", scenes.ROBOT))
-    return {"robot": kit.name, "arm": kit.name, "arm_digest": kit.spec.digest()}
+    found = robots.ROBOTS.find(registry.arguments(setting).get("robot", scenes.ROBOT))
+    kit = found.value
+    return {"robot": found.reference, "arm": kit.name, "arm_digest": kit.spec.digest()}
 
 
 def rate_hz(setting: EnvSetting | None, dataset: Dataset | None = None) -> float | None:

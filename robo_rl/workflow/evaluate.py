@@ -3,22 +3,21 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 from tqdm import tqdm
 
-from robo_rl import ends
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge.episodes import Episodes, evaluation_seeds, merge, normalised_score
 from robo_rl.judge.episodes import evaluate as judge
+from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment, film
 from robo_rl.workflow.subject import Subject, subject_of
 
@@ -26,10 +25,6 @@ if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
 
 _PART_COUNT = 20
-
-_env: gymnasium.Env[Any, Any]
-_policy: NumpyPolicy
-_failure: Exception | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +73,8 @@ def evaluate(
         source: run, its folder, or the folder of an exported policy.
         episodes: how many.
         seed: of the evaluation episodes.
-        workers: processes side by side; 0 evaluates here, in this one. A policy that cannot be
-            exported acts here, in JAX.
+        workers: processes side by side; 0 evaluates here, in this one. So do policies that cannot
+            be exported, in JAX, and environments that the running script itself defines.
         env: where; None is where the policy is at home.
         max_episode_steps: its step limit, where its own is not meant.
         gap: strength of the domain gap of the simulated arm.
@@ -111,16 +106,16 @@ def evaluate_policy(
 ) -> Episodes:
     """Episodes of an exported policy in an environment. Shows a progress bar."""
     seeds = evaluation_seeds(seed, episodes)
+    if workers == 0 or registry.only_here(setting):
+        return _in_turn(NumpyPolicy.load(policy), environment.learner_env(setting, spaces), seeds)
     # Several small parts a worker: the bar moves, and a slow part does not hold up the rest.
     parts = [seeds[start::_PART_COUNT] for start in range(_PART_COUNT)]
-    parts = [part for part in parts if part]
-    results = []
-    with _pool(policy, setting, spaces, workers) as pool, _bar(episodes, title) as bar:
-        for future in concurrent.futures.as_completed(pool.submit(_evaluate, p) for p in parts):
-            results.append(future.result())
-            bar.update(len(results[-1].success))
-            bar.set_postfix_str(_short(merge(results)), refresh=False)
-    return merge(results)
+    with registry.prepared(setting) as ready:
+        begin = functools.partial(_judging, policy, ready, spaces)
+        with pool(workers, begin) as processes:
+            futures = [processes.submit(part) for part in parts if part]
+            done = (future.result() for future in concurrent.futures.as_completed(futures))
+            return _gathered(done, episodes, title)
 
 
 def describe(result: Episodes, references: Mapping[str, float] | None = None) -> str:
@@ -156,13 +151,29 @@ def _setting(
 
 def _here(subject: Subject, setting: EnvSetting, seeds: tuple[int, ...]) -> Episodes:
     """In this process, one episode after the other."""
-    policy = subject.acting()
     env = environment.learner_env(setting, subject.spaces, frames=subject.frames)
-    results = []
-    with contextlib.closing(env), _bar(len(seeds), "evaluate") as bar:
-        for seed in seeds:
-            results.append(judge(env, policy.act, (seed,), begin=policy.reset))
-            bar.update()
+    return _in_turn(subject.acting(), env, seeds)
+
+
+def _in_turn(policy: Any, env: Any, seeds: tuple[int, ...]) -> Episodes:
+    with contextlib.closing(env):
+        done = (judge(env, policy.act, (seed,), begin=policy.reset) for seed in seeds)
+        return _gathered(done, len(seeds), "evaluate")
+
+
+def _judging(policy: pathlib.Path, setting: EnvSetting, spaces: Spaces) -> Work:
+    """What a worker does: seeds -> the episodes that begin with them."""
+    env, acting = environment.learner_env(setting, spaces), NumpyPolicy.load(policy)
+    return lambda seeds: judge(env, acting.act, seeds, begin=acting.reset)
+
+
+def _gathered(parts: Iterable[Episodes], count: int, title: str) -> Episodes:
+    """All parts as one, with a progress bar over episodes."""
+    results: list[Episodes] = []
+    with tqdm(total=count, desc=title, unit="episode", mininterval=0.5) as bar:
+        for part in parts:
+            results.append(part)
+            bar.update(len(part.returns))
             bar.set_postfix_str(_short(merge(results)), refresh=False)
     return merge(results)
 
@@ -171,40 +182,3 @@ def _short(result: Episodes) -> str:
     if result.told:
         return f"success {result.success_rate:.2f}"
     return f"return {result.mean_return:.4g}"
-
-
-def _bar(total: int, title: str) -> "tqdm[Any]":
-    return tqdm(total=total, desc=title, unit="episode", mininterval=0.5)
-
-
-@contextlib.contextmanager
-def _pool(
-    policy: pathlib.Path, setting: EnvSetting, spaces: Spaces, workers: int
-) -> Iterator[concurrent.futures.Executor]:
-    """Workers that share what is slow about the environment."""
-    with registry.prepared(setting) as ready:
-        executor = concurrent.futures.ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start,
-            initargs=(policy, ready, spaces),
-        )
-        try:
-            yield executor
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-
-def _start(policy: pathlib.Path, setting: EnvSetting, spaces: Spaces) -> None:
-    global _env, _policy, _failure
-    ends.begin_worker()
-    try:
-        _env, _policy = environment.learner_env(setting, spaces), NumpyPolicy.load(policy)
-    except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it
-        _failure = error
-
-
-def _evaluate(seeds: tuple[int, ...]) -> Episodes:
-    if _failure is not None:
-        raise _failure
-    return judge(_env, _policy.act, seeds, begin=_policy.reset)

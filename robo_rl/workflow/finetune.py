@@ -15,6 +15,7 @@ from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.learn import online, recipes
+from robo_rl.learn.contract import name_of
 from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
 from robo_rl.runs import configs, samples
@@ -27,7 +28,8 @@ from robo_rl.workflow.data_view import DataView
 from robo_rl.workflow.run import SOURCE, Run, first_state, learned_by, load_run
 from robo_rl.workflow.train import Home, check_learnable, evaluation_of, progress, slug
 
-FROM_NOTHING = {"sac": "sac", "ppo": "ppo"}
+FROM_NOTHING = ("sac", "ppo")
+"""Agents with a recipe of the same name that starts fresh."""
 """Recipes by agent that need neither data nor a run."""
 
 
@@ -100,7 +102,7 @@ def finetune(
 
 def learn_online(
     env: str | EnvSetting,
-    agent: str = "sac",
+    agent: str | None = None,
     *,
     recipe: str | None = None,
     dataset: str | os.PathLike[str] | Dataset | None = None,
@@ -120,7 +122,8 @@ def learn_online(
 
     Args:
         env: Gymnasium id or setting.
-        agent: method, where no recipe is named: sac or ppo.
+        agent: method, where no recipe is named: sac, which is the default, ppo, or a file or an
+            installed agent of one's own, which collects and updates as sac does.
         recipe: one with start = "fresh", such as rlpd, which reads a dataset too.
         dataset: offline data for a recipe that reads some.
         steps: environment steps, over all environments.
@@ -135,14 +138,7 @@ def learn_online(
         keep: the newest checkpoints that stay, one every 5,000 steps.
         out: run directory; None: runs/RECIPE-ENVIRONMENT.
     """
-    name = FROM_NOTHING.get(agent, "") if recipe is None else recipe
-    if not name:
-        raise ValueError(
-            f"{agent} does not learn from nothing; {', '.join(FROM_NOTHING)} do, or name a recipe"
-        )
-    planned = recipes.get(name)
-    if planned.start != "fresh":
-        raise ValueError(f"recipe {name} starts from a run: robo-rl finetune RUN --recipe {name}")
+    name, planned = _from_nothing(agent, recipe)
     module = agents.get(planned.agent)
     planned, config = methods.tuned(planned, module.Config(), tuple(option))
     _check_plan(module, planned, name, steps, envs, None)
@@ -176,6 +172,27 @@ def learn_online(
         reward=(reward_scale, reward_shift),
         keep=keep,
     )
+
+
+def _from_nothing(agent: str | None, recipe: str | None) -> tuple[str, Recipe]:
+    """What the plan is called, and the plan."""
+    if recipe is not None:
+        planned = recipes.get(recipe)
+        if planned.start != "fresh":
+            raise ValueError(
+                f"recipe {recipe} starts from a run: robo-rl finetune RUN --recipe {recipe}"
+            )
+        if agent not in (None, planned.agent):
+            raise ValueError(f"recipe {recipe} is one of agent {planned.agent}, not of {agent}")
+        return recipe, planned
+    if agent is None or agent in FROM_NOTHING:
+        return agent or "sac", recipes.get(agent or "sac")
+    if agent in agents.AGENTS:
+        raise ValueError(
+            f"{agent} does not learn from nothing; {', '.join(FROM_NOTHING)} do, or name a recipe"
+        )
+    own = dataclasses.replace(recipes.get("sac"), agent=agents.describe(agent))
+    return name_of(agents.get(agent)), own
 
 
 def training_home(run: Run) -> Home:

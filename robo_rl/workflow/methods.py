@@ -11,6 +11,7 @@ from robo_rl import agents
 from robo_rl.learn import recipes
 from robo_rl.learn.recipes import Recipe
 from robo_rl.nn.networks import NetConfig
+from robo_rl.plugins import PluginError
 from robo_rl.workflow import settings
 
 _FIXED = ("about", "agent", "start")
@@ -23,13 +24,14 @@ def report(name: str = "") -> str:
     if not name:
         return "\n".join(_overview())
     found: list[str] = []
-    if name in agents.AGENTS:
+    if name in recipes.RECIPES and name not in agents.AGENTS:
+        return "\n".join(_recipe(name))
+    try:
         found += _agent(name)
+    except PluginError as error:
+        raise ValueError(f"{error}. Recipes: {', '.join(sorted(recipes.RECIPES))}") from error
     if name in recipes.RECIPES:
-        found += [""] * bool(found) + list(_recipe(name))
-    if not found:
-        known = ", ".join(sorted({*agents.AGENTS, *recipes.RECIPES}))
-        raise ValueError(f"no agent or recipe is called {name!r}; known: {known}")
+        found += ["", *_recipe(name)]
     return "\n".join(found)
 
 
@@ -61,7 +63,7 @@ def of_recipe(recipe: Recipe) -> list[settings.Setting]:
 
 def _overview() -> Iterator[str]:
     yield "Agents, for robo-rl train DATASET --agent NAME:"
-    for name in sorted(agents.AGENTS):
+    for name in agents.names():
         yield _entry(name, _about(agents.get(name)), 19)
     yield ""
     yield "Recipes, for robo-rl finetune RUN --recipe NAME:"

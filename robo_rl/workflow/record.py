@@ -1,9 +1,8 @@
 """Episodes of any policy in any environment, as a Minari dataset: no download is needed."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +12,13 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from robo_rl import ends
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import Card, Provenance, RewardLabel, write_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting, succeeded
 from robo_rl.learn.seeds import training_seed
+from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment
 from robo_rl.workflow.subject import Subject, subject_of
 
@@ -217,21 +216,19 @@ def _spec(setting: EnvSetting) -> Any:
 
 def _episodes(plan: _Plan, count: int, workers: int) -> Iterator[Episode]:
     """Episodes 0 to count - 1, in order."""
-    if workers == 0:
+    if workers == 0 or registry.only_here(plan.setting):
         with contextlib.closing(_Recorder(plan)) as recorder:
             yield from map(recorder.episode, range(count))
         return
     with registry.prepared(plan.setting) as ready:
-        executor = concurrent.futures.ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start,
-            initargs=(dataclasses.replace(plan, setting=ready),),
-        )
-        try:
-            yield from executor.map(_one, range(count))
-        finally:
-            executor.shutdown(cancel_futures=True)
+        begin = functools.partial(_recording, dataclasses.replace(plan, setting=ready))
+        with pool(workers, begin) as processes:
+            yield from processes.map(range(count))
+
+
+def _recording(plan: _Plan) -> Work:
+    """What a worker does: index -> the episode."""
+    return _Recorder(plan).episode
 
 
 class _Recorder:
@@ -311,23 +308,3 @@ def _built(
         infos={name: np.stack([row[name] for row in rows]) for name in kept},
         seed=seed,
     )
-
-
-_recorder: _Recorder | None = None
-_failure: Exception | None = None
-
-
-def _start(plan: _Plan) -> None:
-    global _recorder, _failure
-    ends.begin_worker()
-    try:
-        _recorder = _Recorder(plan)
-    except Exception as error:  # noqa: BLE001 - the first task tells; here none would hear it
-        _failure = error
-
-
-def _one(index: int) -> Episode:
-    if _failure is not None:
-        raise _failure
-    assert _recorder is not None
-    return _recorder.episode(index)

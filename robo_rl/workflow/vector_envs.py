@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from robo_rl import ends
+from robo_rl import ends, workers
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
-from robo_rl.envs.registry import EnvSetting
+from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.workflow.environment import learner_env
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
@@ -34,12 +34,18 @@ def environments(
         with contextlib.closing(make(setting)) as one:
             yield one
         return
-    with registry.prepared(setting) as ready:
-        many = AsyncVectorEnv(
-            [functools.partial(make, ready)] * count,
-            context="spawn",  # JAX has threads, which a fork would not survive
-            autoreset_mode=AutoresetMode.DISABLED,
+    if registry.only_here(setting):
+        raise EnvError(
+            f"environment {setting.id} is defined in the running script itself, which no other "
+            f"process runs: {count} side by side need it in a module that can be imported"
         )
+    with registry.prepared(setting) as ready:
+        with workers.without_script():
+            many = AsyncVectorEnv(
+                [functools.partial(make, ready)] * count,
+                context="spawn",  # JAX has threads, which a fork would not survive
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
         try:
             yield many
         finally:

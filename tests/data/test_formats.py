@@ -132,7 +132,7 @@ def test_the_format_is_chosen_by_looking(tmp_path):
     assert formats.choose(ogbench(tmp_path)).name == "ogbench"
     other = tmp_path / "table.csv"
     other.write_text("1,2,3")
-    with pytest.raises(DatasetError, match=r"no known format \(ogbench, d4rl\), or cut") as caught:
+    with pytest.raises(DatasetError, match=r"no known format \(d4rl, ogbench\), or cut") as caught:
         formats.choose(other)
     assert "\n" not in str(caught.value)
     with pytest.raises(DatasetNotFoundError, match="no file or folder"):

@@ -6,7 +6,7 @@ import pytest
 
 from robo_rl.data import formats
 from robo_rl.data.errors import DatasetCorruptError, DatasetError, DatasetNotFoundError
-from robo_rl.data.formats import ogbench as reading
+from robo_rl.data.formats.readers import ogbench as reading
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.quiet import quiet
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robo_rl.agents import iql
+from robo_rl import agents
+from robo_rl.agents import iql, td3bc
 from robo_rl.learn.checks import check_batch
 from robo_rl.nn.networks import NetConfig
 
@@ -120,3 +121,52 @@ def test_the_loop_that_the_docs_show_runs():
     assert losses.shape == (20,)
     assert np.isfinite(losses).all()
     assert np.asarray(scope["seed_losses"]).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"masks": None},
+            r"iql: the batch lacks masks \(masks are 1 - terminated\); it has",
+        ),
+        ({"rewards": jnp.ones((BATCH, 1))}, r"iql: rewards must be one number a row, \(N,\), got"),
+        ({"rewards": jnp.ones(BATCH - 1)}, "iql: all arrays .* must have the same length"),
+        ({"next_observations": jnp.ones((BATCH, 2))}, r"shape \(3,\), next_observations of shape"),
+        ({"actions": None}, "iql: the batch lacks actions"),
+    ],
+)
+def test_update_answers_a_batch_that_does_not_fit_in_a_sentence_also_within_jit(
+    data, change, message
+):
+    state = iql.init(CONFIG, jax.random.key(0), data)
+    batch = {**drawn(data, jax.random.key(1)), **change}
+    batch = {name: value for name, value in batch.items() if value is not None}
+    for update in (iql.update, jax.jit(iql.update, static_argnums=0)):
+        with pytest.raises(ValueError, match=message):
+            update(CONFIG, state, batch)
+
+
+def test_init_and_update_refuse_the_config_of_another_agent(data):
+    with pytest.raises(ValueError, match=r"td3bc.init takes the Config of td3bc, got iql.Config"):
+        td3bc.init(CONFIG, jax.random.key(0), data)
+    state = iql.init(CONFIG, jax.random.key(0), data)
+    with pytest.raises(ValueError, match=r"iql.update takes the Config of iql, got td3bc.Config"):
+        iql.update(td3bc.Config(), state, data)
+
+
+def test_init_refuses_numbers_that_nothing_can_be_learned_from(data):
+    for change, message in (
+        ({"actions": 5.0 * data["actions"]}, r"iql: actions must be in \[-1, 1\]"),
+        ({"rewards": data["rewards"].at[3].set(jnp.nan)}, "iql: rewards must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            iql.init(CONFIG, jax.random.key(0), {**data, **change})
+
+
+def test_an_agent_of_ones_own_file_answers_alike(data, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text((pathlib.Path("examples") / "own_method.py").read_text())
+    agent = agents.get(str(path))
+    with pytest.raises(ValueError, match=r"mine: the batch lacks actions; it has observations"):
+        agent.init(agent.Config(), jax.random.key(0), {"observations": data["observations"]})

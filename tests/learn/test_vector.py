@@ -56,7 +56,9 @@ def _vector(*makers):
 
 
 def _state(agent=sac, config=SAC):
-    example = batch_of(collect(Reach(), 1)) | {"ends": np.zeros(1), "returns": np.zeros(1)}
+    example = batch_of(collect(Reach(), 1))
+    rows = len(example["actions"])
+    example |= {"ends": np.zeros(rows), "returns": np.zeros(rows)}
     return jax.jit(agent.init, static_argnums=0)(config, jax.random.key(0), example)
 
 

@@ -11,6 +11,7 @@ from robo_rl.envs.make import make_cube_env
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
 from robo_rl.envs.registry import EnvSetting
+from robo_rl.hardware import robots
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node
 from robo_rl.hardware.errors import HardwareError
@@ -19,7 +20,7 @@ from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT, UR_TOPICS
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.learn.seeds import evaluation_seed
-from robo_rl.workflow import collect, deploy
+from robo_rl.workflow import collect, deploy, environment
 
 
 def a_plan(keep_out, episodes=20):
@@ -120,7 +121,7 @@ def test_a_policy_names_the_robot_that_it_is_deployed_on():
         deploy.robot_of(Exported(env={"id": "HalfCheetah-v5"}))
 
 
-def test_a_policy_of_an_own_robot_is_deployed_on_it(tmp_path):
+def test_a_policy_of_an_own_robot_is_deployed_on_it(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(
         "import dataclasses\n"
@@ -129,5 +130,8 @@ def test_a_policy_of_an_own_robot_is_deployed_on_it(tmp_path):
         "SLOW = dataclasses.replace(_kit, spec=dataclasses.replace(_kit.spec, name='slow'))\n"
     )
     digest = dataclasses.replace(UR5E, name="slow").digest()
-    meta = {"arm": "slow", "robot": f"{path}:SLOW", "arm_digest": digest}
-    assert deploy.robot_of(Exported(**meta)) == f"{path}:SLOW"
+    setting = environment.of_task("cube", f"{path}:SLOW")
+    about = environment.arm_of(setting)
+    assert (about["arm"], about["arm_digest"]) == ("slow", digest)
+    monkeypatch.chdir("/")
+    assert robots.get(deploy.robot_of(Exported(**about))).name == "slow"

@@ -173,6 +173,33 @@ def test_learning_from_nothing_needs_an_environment_alone(source, tmp_path):
         learn_online("probe/Arm-v0", recipe="rlpd")
 
 
+def test_an_agent_of_ones_own_learns_from_nothing_as_sac_collects(source, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from robo_rl.agents.sac import *\nfrom robo_rl.agents.sac import Config\n")
+    small = ("critics=2", "warmup_steps=8", "batch_size=8")
+    run = learn_online("probe/Arm-v0", str(path), steps=16, option=small, out=tmp_path / "scratch")
+    assert run.directory.config["agent"].startswith(f"{path}#sha256=")
+    assert run.metrics()[-1]["updates"] == 8.0
+    with pytest.raises(ValueError, match="recipe ppo is one of agent ppo, not of sac"):
+        learn_online("probe/Arm-v0", "sac", recipe="ppo")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (["--batch-size", "7"], "--batch-size goes with a dataset .* --option NAME=VALUE"),
+        (["--expert", "nope/x-v0"], "--expert goes with a dataset"),
+        (["--chunk", "4"], "--chunk goes with a dataset"),
+        (["--reward-scale", "return-range"], "--reward-scale return-range: .* give a number"),
+    ],
+)
+def test_flags_that_learning_from_nothing_cannot_heed_are_refused(flag, message, tmp_path):
+    command = ["train", "--scratch", "--env", "Pendulum-v1", "--out", str(tmp_path / "no"), *flag]
+    with pytest.raises(ValueError, match=message):
+        cli.parse(command).run()
+    assert not list(tmp_path.iterdir())
+
+
 def test_rlpd_learns_from_nothing_beside_a_dataset(source, tmp_path):
     run = learn_online(
         "probe/Arm-v0",

@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -81,8 +82,14 @@ def test_an_agent_and_the_recipe_of_its_name_are_told_together():
     assert "actor.encoder.features=512" in methods.report("fql")
 
 
+def test_an_agent_of_ones_own_file_is_told_like_a_built_in_one():
+    lines = methods.report(str(pathlib.Path(__file__).parents[2] / "examples" / "own_method.py"))
+    assert "--option NAME=VALUE" in lines
+    assert "hidden" in lines
+
+
 def test_an_unknown_method_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"called 'sacc'; known: .*\bsac\b.*\bwsrl\b"):
+    with pytest.raises(ValueError, match=r"called 'sacc'; is 'sac' meant.* Recipes: .*\bwsrl\b"):
         methods.report("sacc")
 
 

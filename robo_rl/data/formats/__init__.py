@@ -1,7 +1,8 @@
 """Dataset formats: files of others into Minari datasets, by readers.
 
-A reader of one's own is an object with `name`, `sniff` and `read` (see `contract.Reader`), found by
-path (`mine.py`) or under the entry point group `robo_rl.formats`.
+Those here are the files in `readers`. A reader of one's own is an object with `name`, `sniff` and
+`read` (see `contract.Reader`), found by path (`mine.py`) or under the entry point group
+`robo_rl.formats`.
 """
 
 import os
@@ -12,17 +13,14 @@ from robo_rl.data.errors import DatasetError, DatasetNotFoundError
 from robo_rl.data.formats import options as option
 from robo_rl.data.formats.contract import Reader, Recording
 from robo_rl.data.minari_write import write_dataset
-from robo_rl.plugins import Door, PluginError
+from robo_rl.plugins import Door, PluginError, modules_of
 
 __all__ = ["FORMATS", "Reader", "Recording", "choose", "get", "import_dataset", "read"]
 
 FORMATS: Door[Reader] = Door(
     "dataset format",
     "robo_rl.formats",
-    {
-        "ogbench": "robo_rl.data.formats.ogbench:OGBENCH",
-        "d4rl": "robo_rl.data.formats.d4rl:D4RL",
-    },
+    modules_of("robo_rl.data.formats.readers"),
     fits=lambda value: isinstance(value, Reader) and not isinstance(value, type),
 )
 

@@ -76,7 +76,8 @@ def start_state(
         raise ValueError(f'start_state: recipe.start = "{recipe.start}" needs an offline agent')
     check_observations(agent, example_batch["observations"])
     key = jax.random.key(seed)
-    rollout = {key: jnp.zeros(1) for key in needs(agent) if key in ROLLOUT_KEYS}
+    rows = len(example_batch["actions"])
+    rollout = {key: jnp.zeros(rows) for key in needs(agent) if key in ROLLOUT_KEYS}
     example_batch = {**rollout, **example_batch}  # of which only shapes are read
     if fresh or learned is None:
         normaliser = None if learned is None else learned.policy.normaliser
