@@ -51,6 +51,12 @@ class EnvSetting:
     registered: EnvSpec | None = dataclasses.field(default=None, compare=False, repr=False)
     """What another process has to register first; not stored."""
 
+    def __str__(self) -> str:
+        named = [f"{name}={value}" for name, value in self.kwargs.items()]
+        if self.max_episode_steps is not None:
+            named.append(f"{self.max_episode_steps} steps")
+        return f"{self.id} ({', '.join(named)})" if named else self.id
+
     def to_json(self) -> dict[str, Any]:
         """As stored with runs and policies."""
         return {
@@ -128,6 +134,13 @@ def check_setting(setting: EnvSetting) -> None:
             f"environment {setting.id} has no step limit; give --max-episode-steps, by which "
             "episodes are cut"
         )
+
+
+def limited(setting: EnvSetting) -> EnvSetting:
+    """The setting with the step limit that its id brings, where it names none itself."""
+    if setting.max_episode_steps is not None:
+        return setting
+    return dataclasses.replace(setting, max_episode_steps=find(setting.id).max_episode_steps)
 
 
 def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:

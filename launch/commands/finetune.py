@@ -50,11 +50,14 @@ class Command:
     def run(self) -> int:
         """Finetune."""
         from robo_rl.launch import where
+        from robo_rl.workflow import report
         from robo_rl.workflow.finetune import finetune
 
         options = dataclasses.asdict(self)
         options["env"] = where.setting(options)
-        run = finetune(options.pop("source"), options.pop("recipe"), **options)
+        run = finetune(options.pop("source"), options.pop("recipe"), say=print, **options)
+        for line in report.last_evaluation(run):
+            print(line)
         gap = f" --gap {self.gap:g}" if self.gap else ""
         print(f"finetuned; next: robo-rl eval {run.path}{gap}")
         return 0

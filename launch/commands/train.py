@@ -94,13 +94,14 @@ class Command:
         for name in _FROM_NOTHING_ONLY:
             options.pop(name)
         run = train(options.pop("dataset"), options.pop("agent") or "bc", say=print, **options)
-        for line in report.verdicts(run):
+        for line in (*report.last_evaluation(run), *report.verdicts(run)):
             print(line)
         print(f"trained; next: robo-rl eval {run.path}")
         return 0
 
     def _from_nothing(self) -> int:
         from robo_rl.launch import where
+        from robo_rl.workflow import report
         from robo_rl.workflow.finetune import learn_online
 
         env = where.setting(dataclasses.asdict(self))
@@ -129,7 +130,10 @@ class Command:
             evaluation_episodes=self.evaluation_episodes,
             keep=self.keep,
             out=self.out,
+            say=print,
         )
+        for line in report.last_evaluation(run):
+            print(line)
         print(f"trained; next: robo-rl eval {run.path}")
         return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from robo_rl import files
+from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge import selection
@@ -82,11 +83,13 @@ def choose(
     setting = common_env(paths, env, max_episode_steps)
     setting = environment.with_gap(setting, gap)
     protocol = Protocol(pulls=pulls, policies=policies, seed=seed)
-    results = [episodes_of(path, setting, episodes, seed, workers) for path in paths]
-    if score == "success" and not all(result.told for result in results):
-        raise ValueError(
-            f"environment {setting.id} does not say what success is; choose by --score return"
-        )
+    results = []
+    for path in paths:
+        results.append(episodes_of(path, setting, episodes, seed, workers))
+        if score == "success" and not results[-1].told:
+            raise ValueError(
+                f"environment {setting.id} does not say what success is; choose by --score return"
+            )
     scores = score_matrix(results, score)
     best = selection.recommend(scores)
     deployed = selection.expected(scores, protocol)
@@ -130,11 +133,13 @@ def common_env(
         run.directory.checkpoints.latest()
         if env is None and run.env is None:
             raise EnvError(f"run {source} knows no environment; name one with --env")
-        settings.append(None if run.env is None else run.env.with_kwargs(gap=None))
+        settings.append(
+            None if run.env is None else registry.limited(run.env.with_kwargs(gap=None))
+        )
         if env is None and settings[-1] != settings[0]:
             raise ValueError(
                 f"the runs are of different environments: {sources[0]} of {settings[0]}, "
-                f"{source} of {settings[-1]}"
+                f"{source} of {settings[-1]}; choose in one of them by --env ID"
             )
     if env is not None or limit is not None:
         return environment.named(env if env is not None else settings[0], limit)  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None)
             raise EnvError(f"--max-episode-steps must be >= 1, got {limit}")
         setting = dataclasses.replace(setting, max_episode_steps=limit)
     registry.check_setting(setting)
-    return setting
+    return registry.limited(setting)
 
 
 def of_task(task: str, robot: str | None = None) -> EnvSetting:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -48,6 +48,7 @@ def finetune(
     evaluate_every: int = 0,
     evaluation_episodes: int = 10,
     out: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Go on learning online from a run, in a run directory of its own. Shows a progress bar.
 
@@ -65,6 +66,7 @@ def finetune(
         evaluate_every: evaluate every so many steps; 0: never.
         evaluation_episodes: of each evaluation.
         out: run directory; None: the source's name with the recipe's behind it.
+        say: told of the plan.
 
     Raises ValueError, before a folder is made, where run, recipe and environment do not fit.
     """
@@ -86,6 +88,7 @@ def finetune(
     folder = out or run.path.with_name(f"{run.path.name}-{slug(recipe)}")
     loop = planned_loop(planned, view, run.spaces, steps, seed, evaluate_every)
     home = dataclasses.replace(training_home(run), env=setting)
+    _tell(say, recipe, planned, setting, steps)
     return start_online(
         folder,
         run,
@@ -117,6 +120,7 @@ def learn_online(
     evaluation_episodes: int = 10,
     keep: int = 2,
     out: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Learn online from nothing in an environment. Shows a progress bar.
 
@@ -137,6 +141,7 @@ def learn_online(
         evaluation_episodes: of each evaluation.
         keep: the newest checkpoints that stay, one every 5,000 steps.
         out: run directory; None: runs/RECIPE-ENVIRONMENT.
+        say: told of the plan.
     """
     name, planned = _from_nothing(agent, recipe)
     module = agents.get(planned.agent)
@@ -159,6 +164,7 @@ def learn_online(
     home = Home(setting, spaces, environment.rate_hz(setting))
     loop = planned_loop(planned, view, spaces, steps, seed, evaluate_every)
     folder = out or pathlib.Path("runs") / f"{slug(name)}-{slug(setting.id)}"
+    _tell(say, name, planned, setting, steps)
     return start_online(
         folder,
         None,
@@ -193,6 +199,24 @@ def _from_nothing(agent: str | None, recipe: str | None) -> tuple[str, Recipe]:
         )
     own = dataclasses.replace(recipes.get("sac"), agent=agents.describe(agent))
     return name_of(agents.get(agent)), own
+
+
+def _tell(
+    say: Callable[[str], None] | None, name: str, recipe: Recipe, setting: EnvSetting, steps: int
+) -> None:
+    """What comes in which order, so that a long quiet part is no surprise."""
+    if say is None:
+        return
+    parts = [f"{name} in {setting.id}: {steps:,} steps"]
+    if recipe.warmup_steps:
+        parts.append(f"the first {recipe.warmup_steps:,} without an update")
+    if recipe.critic_only_updates:
+        parts.append(f"then {recipe.critic_only_updates:,} updates of the critics alone")
+    if recipe.rollout:
+        parts.append(f"an update every {recipe.rollout:,}")
+    say(", ".join(parts))
+    if recipe.warmup_steps >= steps:
+        say(f"nothing is learned: the recipe begins after {recipe.warmup_steps:,} steps")
 
 
 def training_home(run: Run) -> Home:
@@ -315,7 +339,8 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
     assert isinstance(loop, OnlineLoop)
     assert run.env is not None
     run.directory.claim()  # before environments start, and a bar is drawn
-    title = f"finetune {run.directory.config['agent']}"
+    verb = "learn" if recipe.start == "fresh" else "finetune"
+    title = f"{verb} {name_of(run.agent)}"
     with (
         vector_envs.environments(
             run.env,

@@ -54,6 +54,21 @@ def verdicts(source: Run) -> list[str]:
     return _verdicts(source.directory, source.metrics())
 
 
+def last_evaluation(source: Run) -> list[str]:
+    """The newest evaluation on the way, in a line; none where the run had none."""
+    rows = [row for row in source.metrics() if "return_low" in row]
+    if not rows:
+        return []
+    last = rows[-1]
+    parts = [
+        f"{name} {last[name]:.4g} (95 % interval {last[f'{name}_low']:.4g} to "
+        f"{last[f'{name}_high']:.4g})"
+        for name in ("success", "return")
+        if name in last
+    ]
+    return [f"at step {last['step']:.0f}: {', '.join(parts)}, {last['episodes']:.0f} episodes"]
+
+
 def _verdicts(run: RunDirectory, rows: Sequence[Mapping[str, float]]) -> list[str]:
     found = critics.curves(rows)
     kept = run.checkpoints.steps()

@@ -28,7 +28,16 @@ from robo_rl.workflow import teacher as teaching
 from robo_rl.workflow.data_view import DataView, return_range, spaces_of
 from robo_rl.workflow.run import Run, RunPolicy
 
-_SHOWN = ("success", "return", "episode_success", "actor_loss", "critic_loss", "loss", "q")
+_SHOWN = (
+    "success",
+    "return",
+    "episode_success",
+    "episode_return",
+    "actor_loss",
+    "critic_loss",
+    "loss",
+    "q",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,5 +127,6 @@ def test_the_gap_of_a_finetuned_run_makes_no_other_environment(runs, tmp_path):
         },
     )
     tuned.save(1, {"x": np.ones(1)})
-    expected = EnvSetting("robo_rl/CubeSingle-v0", {"form": "goal", "relative_positions": True})
+    kwargs = {"form": "goal", "relative_positions": True}
+    expected = EnvSetting("robo_rl/CubeSingle-v0", kwargs, max_episode_steps=200)
     assert choose.common_env([runs[0], tuned.path]) == expected

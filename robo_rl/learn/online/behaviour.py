@@ -51,7 +51,8 @@ class LiveEpisode:
     queue: list[np.ndarray] = dataclasses.field(default_factory=list)
     """Actions (A,) of the chunk under way."""
     rewards: list[float] = dataclasses.field(default_factory=list)
-    success: bool = False
+    success: bool | None = None
+    """None while the environment has not said."""
     terminated: bool = False
     truncated: bool = False
 

@@ -259,7 +259,8 @@ class _Run:
         )
         episode.obs = outcome.obs
         episode.rewards.append(outcome.reward)
-        episode.success |= outcome.success
+        if outcome.success is not None:
+            episode.success = bool(episode.success) or outcome.success
         episode.terminated, episode.truncated = outcome.terminated, outcome.truncated
 
     def _end(self, episode: LiveEpisode) -> None:
@@ -267,17 +268,13 @@ class _Run:
         del self._under_way[episode.env]
         self.episodes += 1
         buffer = self.replay[episode.env]
-        buffer.fill_episode("succeeded", np.float32(episode.success))
+        buffer.fill_episode("succeeded", np.float32(bool(episode.success)))
         if "returns" in self._needs and (episode.terminated or episode.truncated):
             buffer.fill_episode("returns", self._returns(episode.rewards, episode.terminated))
         buffer.cut()
-        self._note(
-            {
-                "episode_return": sum(episode.rewards),
-                "episode_length": len(episode.rewards),
-                "episode_success": episode.success,
-            }
-        )
+        of_it = {"episode_return": sum(episode.rewards), "episode_length": len(episode.rewards)}
+        told = {} if episode.success is None else {"episode_success": episode.success}
+        self._note({**of_it, **told})
 
     def _returns(self, rewards: list[float], terminated: bool) -> np.ndarray:
         """Of every step of an episode that is over, (T,), as `supply` takes them."""

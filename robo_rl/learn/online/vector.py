@@ -25,7 +25,8 @@ class StepResult(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
-    success: bool
+    success: bool | None
+    """None where the environment does not say."""
 
 
 class Environments(Protocol):
@@ -66,7 +67,7 @@ class _One:
             float(reward),
             bool(terminated),
             bool(truncated),
-            bool(info.get("success", False)),
+            _success(info.get("success")),
         )
         return {0: outcome}
 
@@ -115,10 +116,14 @@ class _Several:
                 float(rewards[index]),
                 bool(terminated[index]),
                 bool(truncated[index]),
-                bool(_told(info, "success", index, False)),
+                _success(_told(info, "success", index, None)),
             )
             for index, action in actions.items()
         }
+
+
+def _success(told: Any) -> bool | None:
+    return None if told is None else bool(told)
 
 
 def _row(obs: Any, index: int) -> Any:
