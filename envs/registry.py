@@ -14,6 +14,7 @@ import io
 import json
 import pathlib
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,6 +31,10 @@ PACKAGES = ("robo_rl.envs", "ogbench", "gymnasium_robotics")
 """Imported, where they are installed, to find an id that Gymnasium does not know."""
 _ROBOTICS = "gymnasium_robotics"
 _NAMES = {"ogbench": "OGBench", _ROBOTICS: "Gymnasium-Robotics"}
+_OGBENCH_DATA = re.compile(
+    r"(?P<env>.+?)-(?:navigate|stitch|explore|arena|play|noisy)(?P<version>(?:-singletask.*)?-v\d+)"
+)
+"""Names of its datasets: the kind of the data stands in the middle of the environment's."""
 _LIMITED = ("robo_rl.envs.make:make_arm_env",)
 """Entry points whose environments have the step limit of their task."""
 
@@ -113,6 +118,12 @@ def find(env_id: str) -> EnvSpec:
         f"; {_NAMES[package]} is not installed (pip install 'robo_rl[{extras.EXTRA[package]}]')"
         for package in missing
     )
+    data = _OGBENCH_DATA.search(name)
+    if data is not None and data["env"] + data["version"] in gymnasium.registry:
+        raise EnvError(
+            f"{env_id!r} is a dataset of OGBench; its environment is "
+            f"{data['env'] + data['version']!r}"
+        )
     raise EnvError(
         f"no environment is called {env_id!r}; similar: {', '.join(near) or 'none'}{hints}. An "
         "environment of your own: --env module:ID, where importing the module registers it"

@@ -213,6 +213,11 @@ def _part_of(space: gymnasium.Space[Any], name: str, where: str) -> gymnasium.sp
         )
     if space.dtype == np.uint8 and len(space.shape) >= 2:
         return _image(space, name, where)
+    if len(space.shape) == 3 and np.dtype(space.dtype).kind == "f":
+        raise SpaceError(
+            f"{where}: {name} are images of {space.dtype}, {space.shape}; images here are bytes "
+            "(uint8, 0 to 255) of shape (H, W, C): convert them and record again"
+        )
     if len(space.shape) > 1 or (name == "observations" and not space.shape):
         raise SpaceError(
             f"{where}: {name} have shape {space.shape} of {space.dtype}; methods here read one "
@@ -231,13 +236,20 @@ def _image(space: gymnasium.spaces.Box, name: str, where: str) -> gymnasium.spac
     if len(shape) != 3 or min(shape[:2]) < 2 or shape[2] > 64 or shape[2] >= max(shape[:2]):
         raise SpaceError(
             f"{where}: {name} are bytes of shape {shape}; images here are (height, width, "
-            "channels) of one frame (--frames stacks them), a vector of bytes is to be floats"
+            "channels) of one frame (--frames stacks them): add the axis of channels, or flatten "
+            "what is no image to a vector"
         )
     return space
 
 
 def _bounds(space: gymnasium.Space[Any], where: str) -> tuple[np.ndarray, np.ndarray]:
     """Low and high (A,) of a bounded Box."""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        raise SpaceError(
+            f"{where}: actions are a {type(space).__name__} ({space}); methods here give one "
+            "vector (a bounded Box (A,)): join its parts in a wrapper of the environment and "
+            "record again"
+        )
     if not isinstance(space, gymnasium.spaces.Box):
         kind = type(space).__name__
         raise SpaceError(
@@ -255,9 +267,11 @@ def _bounds(space: gymnasium.Space[Any], where: str) -> tuple[np.ndarray, np.nda
         )
     low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        open_ends = ~(np.isfinite(low) & np.isfinite(high))
+        which = ", ".join(str(index) for index in np.flatnonzero(open_ends))
         raise SpaceError(
-            f"{where}: actions have no bounds ({space}); state them in the action space "
-            "(a Box with finite low and high), which are scaled to [-1, 1]"
+            f"{where}: actions have no bounds in number {which} ({space}); state them in the "
+            "action space (a Box with finite low and high), which are scaled to [-1, 1]"
         )
     return low, high
 

@@ -47,6 +47,8 @@ def test_a_goal_that_only_info_tells_is_shown_beside_each_observation():
 
 
 def test_an_unknown_id_lists_what_is_like_it_and_how_to_bring_ones_own():
+    with pytest.raises(EnvError, match=r"its environment is 'antmaze-medium-singletask-task2-v0'"):
+        registry.find("antmaze-medium-navigate-singletask-task2-v0")
     with pytest.raises(EnvError, match=r"similar: .*Hopper-v5.*--env module:ID"):
         registry.find("Hoper-v5")
     with pytest.raises(EnvError, match="cannot import no_such_module"):

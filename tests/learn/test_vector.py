@@ -259,7 +259,7 @@ def test_what_is_told_of_one_environment_is_its_own(seen):
     np.testing.assert_array_equal(first["succeeded"], 0.0)
     np.testing.assert_array_equal(second["succeeded"], 1.0)
     np.testing.assert_allclose(memory.saved[24]["buffer/1/data/returns"], 2.0)
-    assert memory.rows[-1]["episode_success"] == 0.5
+    assert memory.rows[-1]["episode_success"] == 1.0  # of those that tell
 
 
 def test_images_come_from_every_environment(seen):
