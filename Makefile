@@ -47,7 +47,8 @@ bench-peers: $(STAMP)
 # Mutants of the rooms against their tests; hours, and it goes on where it was stopped.
 mutation: $(STAMP)
 	test -x $(VENV)-mutation/bin/python || $(PYTHON) -m venv $(VENV)-mutation
-	$(VENV)-mutation/bin/python -m pip install --quiet cosmic-ray==8.7.0
+	$(VENV)-mutation/bin/python -m pip install --quiet cosmic-ray==8.7.0 coverage==7.17.5
+	test -d $(VENV)-mutation/coverage || $(VENV)-mutation/bin/python -m pip install --quiet --no-deps --target $(VENV)-mutation/coverage coverage==7.17.5
 	$(VENV)-mutation/bin/python -m benchmarks.mutation --python $(BIN)/python $(ARGS)
 
 lint: $(STAMP)

@@ -1,13 +1,14 @@
-"""How many small faults the tests catch: a sample of mutants by cosmic-ray, each against its room.
+"""How many small faults the tests catch: a sample of mutants by cosmic-ray.
 
     make mutation
     make mutation ARGS="--count 60 --rooms agents envs --seed 1"
 
-makes an environment for cosmic-ray and goes on where an earlier call stopped. A mutant is one
-changed operator, comparison, number, constant, decorator, loop or exception of one file, written
-into a copy of the tree. The tests of its own room run on it: first the file that is named as the
-module, then those that mention it, then the others, until one fails. Every file of tests runs
-once unchanged before: it has to pass, and three times what it takes is a mutant's time limit.
+makes an environment for cosmic-ray and coverage and goes on where an earlier call stopped. A mutant
+is one changed operator, comparison, number, constant, decorator, loop or exception of one file,
+written into a copy of the tree. First all tests run once, a file at a time, and coverage notes
+which test runs which line, in child processes too. A mutant meets the tests that run its line, the
+quickest first, until one fails or `--budget` seconds are spent; what runs while a module is
+imported (defaults, tables) belongs to every test that runs anything of the module.
 
 cosmic-ray makes the mutants and is not asked to run them: it has one command for all. mutmut 3 runs
 the tests in forks of one process, which JAX's threads do not survive.
@@ -16,6 +17,7 @@ the tests in forks of one process, which JAX's threads do not survive.
 import argparse
 import ast
 import collections
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -27,26 +29,53 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import cosmic_ray.plugins
+import coverage
+import coverage.exceptions
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-ROOMS = {
-    "agents": "tests/agents",
-    "robo_rl/learn": "tests/learn",
-    "robo_rl/data": "tests/data",
-    "hardware": "tests/hardware",
-    "envs": "tests/envs",
-}
-"""Folders of mutants, and of the tests that are to catch them."""
-COPIED = ("robo_rl", "agents", "envs", "hardware", "launch", "tests", "examples", "benchmarks")
+ROOMS = ("agents", "robo_rl/learn", "robo_rl/data", "hardware", "envs")
+"""Folders of mutants."""
+COPIED = (
+    *("robo_rl", "agents", "envs", "hardware", "launch", "tests", "examples", "benchmarks", "docs"),
+    *("pyproject.toml", "README.md", "Makefile"),
+)
 SLACK_S = 60.0
 CAUGHT = ("failed", "time")
+START_S = 6.0
+"""What a pytest takes before its first test, about."""
+COVERAGE = """
+[run]
+context = ${MUTATION_TEST-}
+data_file = {data}
+parallel = true
+concurrency = thread, multiprocessing
+source =
+    {tree}/robo_rl
+    {tree}/agents
+    {tree}/hardware
+    {tree}/envs
+"""
+PLUGIN = """
+import os
+import coverage
+import pytest
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    os.environ["MUTATION_TEST"] = item.nodeid
+    coverage.Coverage.current().switch_context(item.nodeid)
+    yield
+    coverage.Coverage.current().switch_context("")
+"""
+CHILD = "import coverage\n\ncoverage.process_startup()\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,35 +154,19 @@ def changed(mutant: Mutant) -> str | None:
     return text
 
 
-def tests_of(path: str, scope: str) -> list[str]:
-    """Files of tests for a module, the nearest first; `scope` "module" leaves out the others."""
-    room = max((r for r in ROOMS if path.startswith(f"{r}/")), key=len)
-    stem = pathlib.PurePath(path).stem
-    stem = pathlib.PurePath(path).parent.name if stem == "__init__" else stem
-    files = sorted((ROOT / ROOMS[room]).rglob("test_*.py"))
-    mentions = re.compile(rf"\b{re.escape(stem)}\b")
-
-    def distance(file: pathlib.Path) -> int:
-        if file.stem == f"test_{stem}":
-            return 0
-        return 1 if mentions.search(file.read_text(encoding="utf-8")) else 2
-
-    near = [file for file in files if scope == "room" or distance(file) < 2]
-    ordered = sorted(near or files, key=distance)
-    return [file.relative_to(ROOT).as_posix() for file in ordered]
-
-
 class Tree:
     """A copy of the sources that may be changed, and the tests that run on it."""
 
-    def __init__(self, folder: pathlib.Path, python: str, threads: int):
-        self.path = folder
-        self._python = python
+    def __init__(self, folder: pathlib.Path, python: str, tool: pathlib.Path, threads: int):
+        self.path, self._python, self._tool = folder, python, tool
         shutil.rmtree(folder, ignore_errors=True)
-        ignored = shutil.ignore_patterns("__pycache__")
+        folder.mkdir(parents=True)
         for name in COPIED:
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
+            if (ROOT / name).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "_build")
+                shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            else:
+                shutil.copyfile(ROOT / name, folder / name)
         self._env = {
             **os.environ,
             "PYTHONPATH": str(folder),
@@ -167,15 +180,59 @@ class Tree:
             self._env |= {"OMP_NUM_THREADS": "1"}
             self._env["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
-    def test(self, files: list[str], limit_s: float) -> tuple[str, float, str]:
+    def test(self, tests: list[str], limit_s: float) -> tuple[str, float, str]:
         """passed, failed or time, the seconds that it took, and what failed."""
-        command = [self._python, "-m", "pytest", "-x", "-q", "-p", "no:randomly"]
-        command += ["-p", "no:cacheprovider", "-m", "not learning", "--no-header", *files]
+        outcome, seconds, output = self._pytest(["-m", "pytest"], [*tests, "-x"], limit_s, {})
+        told = [row for row in output.splitlines() if row.startswith(("FAILED", "ERROR"))]
+        return outcome, seconds, (told or [""])[0][:200]
+
+    def covered(self, file: str) -> dict[str, Any]:
+        """What the tests of a file run: outcome, seconds by test, and tests by file and line."""
+        with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
+            place = pathlib.Path(scratch)
+            config, data = place / "coveragerc", place / "data"
+            config.write_text(
+                COVERAGE.replace("{tree}", str(self.path)).replace("{data}", str(data))
+            )
+            (place / "mutation_contexts.py").write_text(PLUGIN)
+            (place / "sitecustomize.py").write_text(CHILD)
+            env = {
+                "PYTHONPATH": os.pathsep.join([str(self.path), scratch, str(self._tool)]),
+                "COVERAGE_PROCESS_START": str(config),
+            }
+            # The process itself is measured by its sitecustomize, as its children are.
+            runner = ["-m", "pytest", "-p", "mutation_contexts"]
+            listed = [file, "--durations=0", "--durations-min=0", "-v"]
+            outcome, _, output = self._pytest(runner, listed, 1800.0, env)
+            return {"outcome": outcome, "tests": _seconds(output), "lines": self._lines(data)}
+
+    def _lines(self, data: pathlib.Path) -> dict[str, dict[str, list[str]]]:
+        whole = coverage.CoverageData(str(data.with_name("whole")))
+        for part in sorted(data.parent.glob("data.*")):
+            one = coverage.CoverageData(str(part))
+            with contextlib.suppress(coverage.exceptions.CoverageException):  # cut by a kill
+                one.read()
+                whole.update(one)
+        found = {}
+        for name in whole.measured_files():
+            path = pathlib.Path(name).relative_to(self.path).as_posix()
+            contexts = whole.contexts_by_lineno(name)
+            found[path] = {
+                str(line): sorted({part for each in tests for part in each.split("|") if part})
+                for line, tests in contexts.items()
+            }
+        return found
+
+    def _pytest(
+        self, runner: list[str], arguments: list[str], limit_s: float, env: dict[str, str]
+    ) -> tuple[str, float, str]:
+        command = [self._python, *runner, "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+        command += ["-m", "not learning", "--no-header", *arguments]
         began = time.monotonic()
         process = subprocess.Popen(
             command,
             cwd=self.path,
-            env=self._env,
+            env={**self._env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -187,9 +244,19 @@ class Tree:
             os.killpg(process.pid, 9)
             process.communicate()
             return "time", time.monotonic() - began, ""
-        told = [row for row in output.splitlines() if row.startswith(("FAILED", "ERROR"))]
         outcome = "passed" if process.returncode in (0, 5) else "failed"
-        return outcome, time.monotonic() - began, (told or [""])[0][:200]
+        return outcome, time.monotonic() - began, output
+
+
+_DURATION = re.compile(r"^ *([\d.]+)s (?:setup|call|teardown) +(.+)$", re.MULTILINE)
+
+
+def _seconds(output: str) -> dict[str, float]:
+    """Of each test, from pytest's `--durations=0`: set-up and end belong to it."""
+    seconds: dict[str, float] = collections.defaultdict(float)
+    for took, test in _DURATION.findall(output):
+        seconds[test.strip()] += float(took)
+    return dict(seconds)
 
 
 class Ledger:
@@ -211,21 +278,73 @@ class Ledger:
         return self.known[name]
 
 
-def baseline(tree: Tree, ledger: Ledger, file: str) -> dict[str, Any]:
-    """Outcome and seconds of a file of tests on the unchanged tree."""
-    digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12]
-    name = f"unchanged {file} {digest}"
-    if name not in ledger.known:
-        outcome, seconds, told = tree.test([file], 1800.0)
-        ledger.add(name, outcome=outcome, seconds=seconds, told=told)
-        print(f"{outcome:8} {seconds:6.1f} s  unchanged {file}  {told}", flush=True)
-    return ledger.known[name]
+class Cover:
+    """Which tests run which lines of the unchanged tree."""
+
+    def __init__(self, tree: Tree, ledger: Ledger):
+        self.seconds: dict[str, float] = {}
+        self._lines: dict[str, dict[int, set[str]]] = {}
+        sources = hashlib.sha256()
+        for room in ("robo_rl", *ROOMS):
+            for path in sorted((ROOT / room).rglob("*.py")):
+                sources.update(path.read_bytes())
+        self.version = sources.hexdigest()[:12]
+        for path in sorted((ROOT / "tests").rglob("test_*.py")):
+            file = path.relative_to(ROOT).as_posix()
+            if "learning/" not in file:
+                self._add(self._covered(tree, ledger, file))
+
+    def tests_of(self, mutant: Mutant, budget_s: float) -> list[str]:
+        """Those that run the statement of a mutant, the quickest first."""
+        lines = self._lines.get(mutant.path, {})
+        run = [lines[line] for line in _statement(mutant) if line in lines]
+        tests: set[str] = set().union(*run)
+        if run and not tests:  # while the module is imported
+            tests = set().union(*lines.values())
+        chosen, spent = [], 0.0
+        for test in sorted(tests, key=lambda test: self.seconds.get(test, 0.0)):
+            spent += self.seconds.get(test, 0.0)
+            if spent > budget_s and chosen:
+                break
+            chosen.append(test)
+        return chosen
+
+    def _covered(self, tree: Tree, ledger: Ledger, file: str) -> dict[str, Any]:
+        digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12]
+        name = f"unchanged {file} {digest} {self.version}"
+        if name not in ledger.known:
+            found = ledger.add(name, **tree.covered(file))
+            print(f"{found['outcome']:8} {len(found['tests']):4} tests of {file}", flush=True)
+        return ledger.known[name]
+
+    def _add(self, found: dict[str, Any]) -> None:
+        if found["outcome"] != "passed":
+            return
+        self.seconds |= found["tests"]
+        for path, lines in found["lines"].items():
+            known = self._lines.setdefault(path, collections.defaultdict(set))
+            for line, tests in lines.items():
+                known[int(line)] |= set(tests)
 
 
-def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, Any]:
-    """Run the tests on a mutant, file by file, until one fails."""
-    files = tests_of(mutant.path, scope)
-    texts = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:12]
+def _statement(mutant: Mutant) -> range:
+    """Lines of the innermost statement around a mutant, down to it."""
+    tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
+    first = mutant.line
+    starts = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= mutant.line <= (node.end_lineno or 0)
+    ]
+    return range(max(starts, default=first), first + 1)
+
+
+def judge(
+    tree: Tree, ledger: Ledger, cover: Cover, mutant: Mutant, budget_s: float
+) -> dict[str, Any]:
+    """Run the tests of a mutant's line on it, until one fails."""
+    tests = cover.tests_of(mutant, budget_s)
+    texts = hashlib.sha256("".join(tests).encode()).hexdigest()[:12]
     known = ledger.known.get(mutant.name)
     if known is not None and (known["outcome"] in CAUGHT or known["texts"] == texts):
         return known  # a survivor is tried again by other tests
@@ -235,27 +354,21 @@ def judge(tree: Tree, ledger: Ledger, mutant: Mutant, scope: str) -> dict[str, A
     diff = difflib.unified_diff(
         original.splitlines(), text.splitlines(), mutant.path, mutant.path, "", "", 2, ""
     )
-    target, seconds, outcome, told = tree.path / mutant.path, 0.0, "passed", ""
-    ran: list[str] = []
-    for file in files:
-        before = baseline(tree, ledger, file)
-        if before["outcome"] != "passed":
-            continue
+    outcome, seconds, told = "untested", 0.0, ""
+    if tests:
+        target = tree.path / mutant.path
         target.write_text(text, encoding="utf-8")
+        usual_s = START_S + sum(cover.seconds.get(test, 0.0) for test in tests)
         try:
-            outcome, took, told = tree.test([file], 3.0 * before["seconds"] + SLACK_S)
+            outcome, seconds, told = tree.test(tests, 3.0 * usual_s + SLACK_S)
         finally:
             target.write_text(original, encoding="utf-8")
-        seconds += took
-        ran.append(file)
-        if outcome in CAUGHT:
-            break
     return ledger.add(
         mutant.name,
-        outcome=outcome if ran else "untested",
+        outcome=outcome,
         seconds=seconds,
         told=told,
-        tests=ran,
+        tests=tests[:20],
         texts=texts,
         diff="\n".join(list(diff)[2:]),
     )
@@ -266,7 +379,8 @@ def report(rows: dict[str, dict[str, Any]], wanted: int) -> str:
     lines = []
     for name, row in rows.items():
         if row["outcome"] not in CAUGHT:
-            lines.append(f"\nSURVIVED {name}\n  tests: {' '.join(row['tests'])}\n{row['diff']}")
+            tests = " ".join(row["tests"][:5]) or "none runs it"
+            lines.append(f"\nSURVIVED {name}\n  tests: {tests}\n{row['diff']}")
     lines.append("")
     for room in ROOMS:
         of = [row for name, row in rows.items() if name.startswith(f"{room}/")]
@@ -288,25 +402,26 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
-    parser.add_argument(
-        "--scope", choices=("room", "module"), default="room", help="tests: all, or the nearest"
-    )
+    parser.add_argument("--budget", type=float, default=90.0, help="seconds of tests a mutant")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after; 0: never")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--python", default=sys.executable, help="that the tests run by")
+    tool = pathlib.Path(sys.prefix) / "coverage"
+    parser.add_argument("--coverage", type=pathlib.Path, default=tool, help="folder that has it")
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build-mutation")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = sample(options.rooms, options.count, options.seed)
-    ledger = Ledger(folder / f"results-{options.scope}.jsonl")
-    tree = Tree(folder / "tree", options.python, options.threads)
+    ledger = Ledger(folder / "results.jsonl")
+    tree = Tree(folder / "tree", options.python, options.coverage.resolve(), options.threads)
+    cover = Cover(tree, ledger)
     began, rows = time.monotonic(), {}
     for number, mutant in enumerate(chosen, 1):
         late = options.minutes and time.monotonic() - began > 60.0 * options.minutes
         if late and mutant.name not in ledger.known:
             continue
-        row = rows[mutant.name] = judge(tree, ledger, mutant, options.scope)
+        row = rows[mutant.name] = judge(tree, ledger, cover, mutant, options.budget)
         print(
             f"{number:3}/{len(chosen)} {row['outcome']:8} {row['seconds']:6.1f} s  {mutant.name}",
             flush=True,

@@ -181,7 +181,9 @@ def make(setting: EnvSetting, render_mode: str | None = None) -> gymnasium.Env[A
         except AssertionError as error:
             raise EnvError(f"environment {setting.id} {_why(setting)}") from error
         except Exception as error:  # other people's code raises anything
-            why = extras.advice(error) or error
+            why = extras.advice(error) or str(error)
+            if "OpenGL" in why:
+                why += "; it draws its observations: start Python with MUJOCO_GL=egl (or osmesa)"
             raise EnvError(f"environment {setting.id} cannot be made: {why}") from error
     return GoalShown(env) if _has_goal(env) else env
 
