@@ -113,12 +113,13 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="glfw")
     files.printable_output()
+    interrupted = False
     try:
-        with ends.unwind_on_sigterm(), extras.explained():
+        with ends.unwind_on_signals(), extras.explained():
             code = parse().run()
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
-        code = ends.exit_code(error)
+        code, interrupted = ends.exit_code(error), True
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
@@ -126,6 +127,8 @@ def main() -> None:
     except _TOLD as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    if interrupted:  # here, where nothing holds the frames that it unwound
+        ends.leave(code)
     sys.exit(code)
 
 

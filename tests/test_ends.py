@@ -16,7 +16,7 @@ _CLEANS_UP = """
 import signal, sys, tempfile, time
 from robo_rl import ends
 try:
-    with ends.unwind_on_sigterm(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
+    with ends.unwind_on_signals(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
         try:
             print("ready", flush=True)
             time.sleep(60)
@@ -26,6 +26,34 @@ try:
 except KeyboardInterrupt as error:
     print(error, flush=True)
     sys.exit(ends.exit_code(error))
+"""
+
+_DROPS = """
+import os, signal, sys, time
+from robo_rl import ends
+class Dropping:
+    def __del__(self):
+        try:
+            os.kill(os.getpid(), int(sys.argv[1]))
+            for _ in range(100_000):  # it is raised somewhere here, and dropped at the end
+                pass
+        finally:
+            os.write(1, b"raised\\n")
+try:
+    with ends.unwind_on_signals():
+        Dropping()
+        time.sleep(60)
+except KeyboardInterrupt as error:
+    sys.exit(ends.exit_code(error))
+"""
+
+_LEAVES = """
+import atexit, sys, threading, time
+from robo_rl import ends
+atexit.register(print, "torn down")
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("said")
+ends.leave(143)
 """
 
 _POOL = """
@@ -46,6 +74,7 @@ def _start(code, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -86,11 +115,26 @@ def test_a_second_request_ends_the_process_at_once(tmp_path):
     process.communicate()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_request_that_python_drops_is_made_again(number):
+    """What is raised in a destructor, or in a callback of the collector's, goes nowhere."""
+    process = _start(_DROPS, int(number))
+    said = process.communicate(timeout=10)[0]
+    assert (said, process.returncode) == ("raised\n", 128 + number)
+
+
+def test_a_command_leaves_without_the_interpreters_teardown():
+    """Neither threads nor what was registered for the end hold it up, and all it said is there."""
+    process = _start(_LEAVES)
+    said = process.communicate(timeout=10)[0]
+    assert (said, process.returncode) == ("said\n", 143)
+
+
 def test_what_others_handle_is_left_to_them_and_put_back():
     handler = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
-        with ends.unwind_on_sigterm():
+        with ends.unwind_on_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             with pytest.raises(ends.Terminated):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -103,7 +147,7 @@ def test_in_a_thread_nothing_is_changed():
     seen = []
 
     def work():
-        with ends.unwind_on_sigterm():
+        with ends.unwind_on_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -1,8 +1,9 @@
 import re
+import signal
 
 import pytest
 
-from robo_rl import agents
+from robo_rl import agents, ends
 from robo_rl.launch import cli, doctor
 from robo_rl.learn import recipes
 from robo_rl.workflow import gaps
@@ -67,6 +68,22 @@ def test_what_is_not_there_is_an_error_in_words(arguments, monkeypatch, tmp_path
     assert ended.value.code == 2
     assert "such" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class _Interrupted:
+    def run(self):
+        raise ends.Terminated(signal.SIGTERM)
+
+
+def test_an_interrupted_command_leaves_at_once(monkeypatch, capsys):
+    """The interpreter's own end would pull XLA's client from under its compiler: it crashed."""
+    left = []
+    monkeypatch.setattr(cli, "parse", _Interrupted)
+    monkeypatch.setattr(ends, "leave", left.append)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert left == [143]
+    assert capsys.readouterr().err == "ended by SIGTERM\n"
 
 
 def test_the_help_of_finetune_names_real_recipes():
