@@ -3,11 +3,15 @@
     with pool(2, functools.partial(make_env_and_policy, setting)) as workers:
         results = list(workers.map(range(20)))
 
-Nothing heavy is imported here, so that a worker imports what it needs itself.
+They end with their parent, and at once where it wants no results any more. Nothing heavy is
+imported here: a worker imports what it needs itself.
 """
 
 import concurrent.futures
 import contextlib
+import multiprocessing.connection
+import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +25,8 @@ Work = Callable[[Any], Any]
 """Item -> result, both of which can be pickled."""
 
 _starting = threading.Lock()
+_between_items = threading.Lock()
+"""Held outside of work, where a result may be half sent: its reader would wait for the rest."""
 _work: Work | None = None
 _failure: Exception | None = None
 
@@ -44,16 +50,25 @@ class Pool:
 def pool(count: int, begin: Callable[[], Work]) -> Iterator[Pool]:
     """`count` processes, in each of which `begin` makes the work; they end with the block.
 
-    They do not run the caller's script again, so that it needs no `if __name__ == "__main__"`:
-    `begin` and what it holds must come from modules that can be imported.
+    Leaving it by an exception, Ctrl-C included, ends them in the midst of their work. They do not
+    run the caller's script again, so that it needs no `if __name__ == "__main__"`: `begin` and what
+    it holds must come from modules that can be imported.
     """
+    context = _Context()
+    leash, held = context.Pipe(duplex=False)
+    # As bytes: a worker that is still importing what is in them can be ended too.
     executor = concurrent.futures.ProcessPoolExecutor(
-        count, mp_context=_Context(), initializer=_begin, initargs=(begin,)
+        count, mp_context=context, initializer=_begin, initargs=(leash, pickle.dumps(begin))
     )
     try:
         yield Pool(executor)
+    except BaseException:
+        held.close()
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
+        held.close()
+        leash.close()
 
 
 @contextlib.contextmanager
@@ -84,17 +99,29 @@ class _Context(SpawnContext):
     Process = _Process
 
 
-def _begin(begin: Callable[[], Work]) -> None:
+def _begin(leash: multiprocessing.connection.Connection, beginning: bytes) -> None:
     global _work, _failure
     ends.begin_worker()
+    threading.Thread(target=_end_without, args=(leash,), daemon=True).start()
     try:
-        _work = begin()
+        _work = pickle.loads(beginning)()
     except Exception as error:  # noqa: BLE001 - the first item tells; here none would hear it
         _failure = error
+    _between_items.acquire()
 
 
 def _do(item: Any) -> Any:
-    if _failure is not None:
-        raise _failure
-    assert _work is not None
-    return _work(item)
+    _between_items.release()
+    try:
+        if _failure is not None:
+            raise _failure
+        assert _work is not None
+        return _work(item)
+    finally:
+        _between_items.acquire()
+
+
+def _end_without(leash: multiprocessing.connection.Connection) -> None:
+    multiprocessing.connection.wait([leash])
+    with _between_items:
+        os._exit(1)

@@ -1,10 +1,13 @@
 """Workers make their work once, answer in order, and run no script twice."""
 
+import contextlib
 import functools
+import multiprocessing
 import operator
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -68,3 +71,48 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["begun", "[10, 11, 12, 13]", "9", "9"]
+
+
+def _sleeping():
+    return _sleep
+
+
+def _sleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def _sending():
+    return b"x".__mul__
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_exception_ends_work_that_is_under_way(error):
+    with contextlib.suppress(error), pool(2, _sleeping) as workers:
+        assert workers.submit(0.0).result() == 0.0
+        for _ in range(4):
+            workers.submit(60.0)
+        began = time.monotonic()
+        raise error
+    assert time.monotonic() - began < 5.0
+    assert multiprocessing.active_children() == []
+
+
+def test_a_result_that_is_being_sent_is_sent_to_its_end():
+    """A reader of half a message would wait for the rest of it."""
+    for pause in (0.0, 0.005, 0.02):
+        with contextlib.suppress(KeyboardInterrupt), pool(2, _sending) as workers:
+            workers.submit(0).result()
+            for _ in range(20):
+                workers.submit(20_000_000)
+            time.sleep(pause)
+            raise KeyboardInterrupt
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_are_only_beginning_are_ended_too():
+    began = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt), pool(2, functools.partial(time.sleep, 60)) as one:
+        one.submit(0.0)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 20.0

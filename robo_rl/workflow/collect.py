@@ -1,6 +1,7 @@
 """Demonstrations by OGBench's scripted oracles on the simulated arm, as a Minari dataset."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -28,13 +29,12 @@ def collect(dataset: str, config: collecting.CollectConfig, task: int | None = N
             "collect: the way to another goal is not written into the observations of a relabelled "
             "dataset; leave out the task or relative_positions"
         )
-    with tqdm(total=config.episodes, desc="collect", unit="episode", mininterval=0.5) as bar:
-
-        def advance(done: int, transitions: int) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix_str(f"{transitions} transitions")
-
-        episodes: Iterable[Episode] = _episodes(config, advance)
+    with (
+        tqdm(total=config.episodes, desc="collect", unit="episode", mininterval=0.5) as bar,
+        # Closed here: an interrupt would leave it, and its workers, to the collector.
+        contextlib.closing(_episodes(config, bar)) as collected,
+    ):
+        episodes: Iterable[Episode] = collected
         if task is not None:
             goal = cube.task_infos(scene)[task - 1]["goal_xyzs"]
             episodes = relabel.relabel_cube(
@@ -62,8 +62,12 @@ _PREFIX = "robo_rl/Cube"
 _REWARD = RewardLabel(source="environment", version="1", timing="post")
 
 
-def _episodes(config: collecting.CollectConfig, progress: Any) -> Iterator[Episode]:
-    for episode in collecting.collect(config, progress):
+def _episodes(config: collecting.CollectConfig, bar: "tqdm[Any]") -> Generator[Episode, None, None]:
+    def advance(done: int, transitions: int) -> None:
+        bar.update(done - bar.n)
+        bar.set_postfix_str(f"{transitions} transitions")
+
+    for episode in collecting.collect(config, advance):
         yield Episode(**episode)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -103,10 +103,15 @@ def record(
                 workers = 0  # it acts in JAX, in this process
     plan = _Plan(setting, spaces, subjects, noise, random_action_prob, seed)
     tally, arm = _Tally(), environment.arm_of(setting)
-    with contextlib.closing(registry.make(setting)) as made:
+    with (
+        contextlib.closing(registry.make(setting)) as made,
+        # Closed here: an interrupt would leave them, and their workers, to the collector.
+        contextlib.closing(_episodes(plan, episodes, workers)) as recorded,
+        contextlib.closing(tally.counted(recorded, episodes)) as counted,
+    ):
         folder = write_dataset(
             dataset,
-            tally.counted(_episodes(plan, episodes, workers), episodes),
+            counted,
             observation_space=made.observation_space,
             action_space=made.action_space,
             provenance=Provenance(
@@ -132,7 +137,7 @@ class _Tally:
         self._success: list[bool] = []
         self._steps = 0
 
-    def counted(self, episodes: Iterator[Episode], total: int) -> Iterator[Episode]:
+    def counted(self, episodes: Iterable[Episode], total: int) -> Generator[Episode, None, None]:
         with tqdm(total=total, desc="record", unit="episode", mininterval=0.5) as bar:
             for episode in episodes:
                 self._returns.append(float(np.sum(episode.rewards)))
@@ -214,7 +219,7 @@ def _spec(setting: EnvSetting) -> Any:
     return dataclasses.replace(spec, kwargs=kwargs, max_episode_steps=limit)
 
 
-def _episodes(plan: _Plan, count: int, workers: int) -> Iterator[Episode]:
+def _episodes(plan: _Plan, count: int, workers: int) -> Generator[Episode, None, None]:
     """Episodes 0 to count - 1, in order."""
     if workers == 0 or registry.only_here(plan.setting):
         with contextlib.closing(_Recorder(plan)) as recorder:
