@@ -16,13 +16,14 @@ import numpy as np
 NonFinite = Literal["null", "refuse"]
 """What becomes of NaN and infinities, for which JSON has no word."""
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk, or what one may use of it, is full."""
+NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""A place where one may not write."""
 _ADVICE = {
-    errno.ENOSPC: "free space and try again",
-    errno.EDQUOT: "free space and try again",
+    **dict.fromkeys(NO_ROOM, "free space and try again"),
     errno.EFBIG: "the system allows no file of this size here",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
+    **dict.fromkeys(NOT_OURS, "choose a folder that you may write to"),
 }
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,10 @@ from robo_rl.judge.selection import Deployed, Protocol
 from robo_rl.runs import report as reporting
 from robo_rl.runs.configs import to_json
 from robo_rl.workflow import environment, evaluate
-from robo_rl.workflow.export import export
-from robo_rl.workflow.run import load_run
+from robo_rl.workflow.export import at_hand
+from robo_rl.workflow.run import Run, load_run
 
+_log = logging.getLogger(__name__)
 EVALUATIONS = "evaluations"
 """Folder in a run directory with the episodes of its policies that were run before."""
 
@@ -152,18 +154,29 @@ def episodes_of(
 ) -> Episodes:
     """Episodes of a run's newest policy; those that were run before are not run again."""
     run = load_run(source)
-    folder = export(run).folder
+    with at_hand(run) as exported:
+        return _episodes_of(run, exported.folder, setting, count, seed, workers)
+
+
+def _episodes_of(
+    run: Run, folder: pathlib.Path, setting: EnvSetting, count: int, seed: int, workers: int
+) -> Episodes:
     digest = str(NumpyPolicy.load(folder).description["sha256"])
     seeds = evaluation_seeds(seed, count)
     about = {"policy": digest, "env": setting.to_json()}
     key = hashlib.sha256(json.dumps([about, seed], sort_keys=True).encode()).hexdigest()[:16]
-    path = source / EVALUATIONS / f"{key}.json"
+    path = run.path / EVALUATIONS / f"{key}.json"
     stored = _stored(path, seeds)
     if stored is None:
         stored = evaluate.evaluate_policy(
-            folder, setting, run.spaces, count, seed, workers, source.name
+            folder, setting, run.spaces, count, seed, workers, run.path.name
         )
-        files.write_json(_prepared(path), {**about, "episodes": to_json(stored)})
+        try:
+            files.write_json(_prepared(path), {**about, "episodes": to_json(stored)})
+        except OSError as error:
+            if error.errno not in files.NO_ROOM | files.NOT_OURS:
+                raise
+            _log.warning("%s: these episodes will be run again next time", error)
     return stored
 
 

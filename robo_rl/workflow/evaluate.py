@@ -19,7 +19,7 @@ from robo_rl.judge.episodes import Episodes, evaluation_seeds, merge, normalised
 from robo_rl.judge.episodes import evaluate as judge
 from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment, film
-from robo_rl.workflow.subject import Subject, subject_of
+from robo_rl.workflow.subject import Subject, opened
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
@@ -83,16 +83,18 @@ def evaluate(
     """
     if episodes < 1:
         raise ValueError(f"--episodes must be >= 1, got {episodes}")
-    subject = subject_of(source, step)
-    setting = _setting(subject, env, max_episode_steps, gap)
-    registry.check_fits(setting, subject.spaces, str(subject.name))
-    if subject.folder is None or workers == 0:
-        result = _here(subject, setting, evaluation_seeds(seed, episodes))
-    else:
-        result = evaluate_policy(subject.folder, setting, subject.spaces, episodes, seed, workers)
-    if video is not None:
-        film.episode(subject, setting, evaluation_seeds(seed, 1)[0], pathlib.Path(video))
-    return Evaluation(result, setting, subject.references, subject.digest)
+    with opened(source, step) as subject:
+        setting = _setting(subject, env, max_episode_steps, gap)
+        registry.check_fits(setting, subject.spaces, str(subject.name))
+        if subject.folder is None or workers == 0:
+            result = _here(subject, setting, evaluation_seeds(seed, episodes))
+        else:
+            result = evaluate_policy(
+                subject.folder, setting, subject.spaces, episodes, seed, workers
+            )
+        if video is not None:
+            film.episode(subject, setting, evaluation_seeds(seed, 1)[0], pathlib.Path(video))
+        return Evaluation(result, setting, subject.references, subject.digest)
 
 
 def evaluate_policy(

@@ -1,13 +1,17 @@
 """A run's policy as a folder that runs with NumPy alone."""
 
+import contextlib
 import os
 import pathlib
+import tempfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl import files
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.learn.contract import Agent, State
 from robo_rl.nn import policies
@@ -57,6 +61,24 @@ def export(
     exporting.check_exportable(run.agent.policy(run.config, state))
     difference = export_state(folder, run.agent, run.config, state, probes(run), interface)
     return Exported(folder, difference)
+
+
+@contextlib.contextmanager
+def at_hand(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Iterator[Exported]:
+    """A run's policy, exported into it; or, for so long, elsewhere if nothing can be written there.
+
+    Raises what `export` does.
+    """
+    run = load_run(source)
+    with contextlib.ExitStack() as stack:
+        try:
+            exported = export(run, step=step)
+        except OSError as error:
+            if error.errno not in files.NO_ROOM | files.NOT_OURS:
+                raise
+            aside = stack.enter_context(tempfile.TemporaryDirectory(prefix="robo_rl-policy-"))
+            exported = export(run, pathlib.Path(aside) / "policy", step=step)
+        yield exported
 
 
 def load_policy(source: "str | os.PathLike[str] | Exported") -> NumpyPolicy:

@@ -20,7 +20,7 @@ from robo_rl.envs.registry import EnvError, EnvSetting, succeeded
 from robo_rl.learn.seeds import training_seed
 from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment
-from robo_rl.workflow.subject import Subject, subject_of
+from robo_rl.workflow.subject import Subject, opened
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
@@ -93,15 +93,29 @@ def record(
     if (ref_min_score is None) != (ref_max_score is None):
         raise ValueError("record: give both ref_min_score and ref_max_score, or neither")
     sources = [policy] if isinstance(policy, (str, os.PathLike)) or not _many(policy) else policy
-    subjects = tuple(_subject(source) for source in sources)  # type: ignore[union-attr]
-    setting = _setting(subjects, env, max_episode_steps)
-    spaces = registry.spaces_of(setting)
-    for subject in subjects:
-        if subject is not None:
-            registry.check_fits(setting, subject.spaces, str(subject.name))
-            if subject.folder is None and workers:
-                workers = 0  # it acts in JAX, in this process
-    plan = _Plan(setting, spaces, subjects, noise, random_action_prob, seed)
+    with contextlib.ExitStack() as used:
+        subjects = tuple(_subject(source, used) for source in sources)  # type: ignore[union-attr]
+        setting = _setting(subjects, env, max_episode_steps)
+        spaces = registry.spaces_of(setting)
+        for subject in subjects:
+            if subject is not None:
+                registry.check_fits(setting, subject.spaces, str(subject.name))
+                if subject.folder is None and workers:
+                    workers = 0  # it acts in JAX, in this process
+        plan = _Plan(setting, spaces, subjects, noise, random_action_prob, seed)
+        references = _references(ref_min_score, ref_max_score)
+        return _written(dataset, plan, episodes, workers, references, overwrite)
+
+
+def _written(
+    dataset: str,
+    plan: _Plan,
+    episodes: int,
+    workers: int,
+    references: Mapping[str, float],
+    overwrite: bool,
+) -> Recorded:
+    setting = plan.setting
     tally, arm = _Tally(), environment.arm_of(setting)
     with (
         contextlib.closing(registry.make(setting)) as made,
@@ -122,8 +136,10 @@ def record(
                 arm_digest=arm.get("arm_digest", ""),
             ),
             env=_spec(setting),
-            card=Card(description=f"{episodes} episodes of {_names(subjects)} in {setting.id}."),
-            references=_references(ref_min_score, ref_max_score),
+            card=Card(
+                description=f"{episodes} episodes of {_names(plan.policies)} in {setting.id}."
+            ),
+            references=references,
             overwrite=overwrite,
         )
     return tally.recorded(dataset, folder)
@@ -167,14 +183,14 @@ def _many(policy: Any) -> bool:
     return isinstance(policy, Sequence)
 
 
-def _subject(source: Any) -> Subject | None:
+def _subject(source: Any, used: contextlib.ExitStack) -> Subject | None:
     if isinstance(source, str):
         if source == RANDOM:
             return None
         path, at, step = source.rpartition("@")
         if at and step.isdigit():
-            return subject_of(path, int(step))
-    return subject_of(source, None)
+            return used.enter_context(opened(path, int(step)))
+    return used.enter_context(opened(source))
 
 
 def _setting(

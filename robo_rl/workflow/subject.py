@@ -1,9 +1,10 @@
 """What is judged, recorded or filmed: the policy of a run, or an exported one."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from robo_rl.data.spaces import Spaces
@@ -37,8 +38,9 @@ class Subject:
         return self.run.policy(self.step)
 
 
-def subject_of(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Subject:
-    """A run, exported first where that can be, or an exported policy."""
+@contextlib.contextmanager
+def opened(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Iterator[Subject]:
+    """A run, exported first where that can be, or an exported policy; for as long as it is used."""
     path = pathlib.Path(source) if isinstance(source, (str, os.PathLike)) else source.path
     if (path / DESCRIPTION).exists():
         if step is not None:
@@ -49,20 +51,21 @@ def subject_of(source: "str | os.PathLike[str] | Run", step: int | None = None) 
         spaces = configs.from_json(Spaces, meta["spaces"])
         references = meta.get("references", {})
         digest = str(policy.description["sha256"])
-        return Subject(path, spaces, home, references, path, digest, None, 1, None)
+        yield Subject(path, spaces, home, references, path, digest, None, 1, None)
+        return
     from robo_rl.nn.policies import NotExportable  # late: these import JAX
-    from robo_rl.workflow.export import export
+    from robo_rl.workflow.export import at_hand
     from robo_rl.workflow.run import load_run
 
     run = load_run(source)
     references = run.directory.config.get("references", {})
-    try:
-        folder: pathlib.Path | None = export(run, step=step).folder
-        assert folder is not None
-        digest = str(NumpyPolicy.load(folder).description["sha256"])
-    except NotExportable:
-        folder, digest = None, ""
-    acting = run if folder is None else None  # an export goes to other processes without its run
-    return Subject(
-        run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
-    )
+    with contextlib.ExitStack() as stack:
+        folder, digest, acting = None, "", None
+        try:
+            folder = stack.enter_context(at_hand(run, step)).folder
+            digest = str(NumpyPolicy.load(folder).description["sha256"])
+        except NotExportable:
+            acting = run  # an export goes to other processes without its run
+        yield Subject(
+            run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
+        )
