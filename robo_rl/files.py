@@ -145,6 +145,24 @@ def absolute(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def check_encodable(path: pathlib.Path) -> None:
+    """Raise ValueError where Python and libraries beside it would not agree on the path's bytes.
+
+    Libraries of C++ take paths as UTF-8, whatever the locale is.
+    """
+    encoding = sys.getfilesystemencoding()
+    try:
+        if os.fsencode(path) == str(path).encode():
+            return
+    except UnicodeEncodeError:
+        pass
+    shown = str(path).encode("ascii", "backslashreplace").decode()
+    raise ValueError(
+        f"{shown} cannot be given to all libraries: this process writes file names in {encoding}. "
+        "Set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or choose a path of plain ASCII letters"
+    )
+
+
 def token() -> str:
     """A part of a file's name that no other process uses."""
     return f"{os.getpid()}-{secrets.token_hex(4)}"

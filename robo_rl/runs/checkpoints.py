@@ -97,10 +97,11 @@ class Checkpoints:
         # Orbax passes on what its storage library raises: a full disk is a ValueError there.
         except (OSError, ValueError, RuntimeError) as error:
             size = sum(value.nbytes for value in full.values())
+            room = "make room on the disk" if _errno(error) in files.NO_ROOM else "put that right"
             raise CheckpointError(
                 f"could not write checkpoint {self.path(step)} ({size / 1e6:.1f} MB before "
-                f"compression): {_reason(error)}. Earlier checkpoints are untouched; make "
-                "room on the disk and resume."
+                f"compression): {_reason(error)}. Earlier checkpoints are untouched; {room} and "
+                "resume."
             ) from error
         finally:
             if aside.exists():
@@ -119,6 +120,7 @@ class Checkpoints:
         path = self.path(step)
         if not path.is_dir():
             raise CheckpointError(f"no checkpoint {path}; there are {self.steps()}")
+        files.check_encodable(path)
         try:
             about = files.read_json(path / _META)
             with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -244,6 +246,7 @@ def _quiet() -> Iterator[None]:
             hook(about)
 
     sys.unraisablehook = unless_late
+    logging.getLogger("asyncio").addFilter(_unless_storage)
     try:
         yield
         sys.unraisablehook = hook
@@ -251,11 +254,33 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _reason(error: Exception) -> str:
-    """One line. The storage library names the system's error by number, behind a chain of paths."""
-    text = str(error).strip() or type(error).__name__
-    number = re.search(r"os_error_code='(\d+)'", text)
+def _unless_storage(record: logging.LogRecord) -> bool:
+    """Not what Orbax's other reads of a damaged checkpoint say of it, whenever they are collected.
+
+    `restore` raises the first one's error.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return "never retrieved" not in record.getMessage() or "tensorstore" not in str(error)
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number of an error, which the storage library gives within its text."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
     if number is not None:
-        return os.strerror(int(number[1]))
-    line = text.splitlines()[0]
+        return int(number[1])
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _reason(error: Exception) -> str:
+    """One line. The storage library's chain of paths and its settings as JSON are left out."""
+    text = str(error).strip() or type(error).__name__
+    number = _errno(error)
+    if number is not None and not isinstance(error, OSError):
+        return os.strerror(number)
+    line = text.splitlines()[0].partition(" [tensorstore_spec=")[0].partition(" [source loc")[0]
+    *_, last = line.rpartition('local file "')
+    path, named, what = last.partition('"')
+    if named and len(line) > len(last):
+        state = line.partition(":")[0].replace("_", " ").lower()  # such as NOT_FOUND
+        return f"{pathlib.Path(path).name}: {what.strip(': ') or state}"
     return line if len(line) <= 300 else f"{line[:100]} ... {line[-190:]}"

@@ -74,6 +74,7 @@ class RunDirectory:
         target = files.absolute(path)
         if target.is_symlink():  # such as one to a larger disk
             target = target.resolve()
+        files.check_encodable(target)  # a run would end at its first checkpoint
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(_occupied(target))
         try:
@@ -110,6 +111,7 @@ class RunDirectory:
         """
         if self._lock is not None:
             return
+        files.check_encodable(self.path)
         try:
             self._lock = Lock(self.path / LOCK_FILE)
         except OSError as error:

@@ -77,12 +77,17 @@ def _nothing() -> None:
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
     """All whole lines; a last line that a kill cut short is left out."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")[:-1]
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is not valid JSON: {error}") from error
+            row = json.loads(line)
+            if not isinstance(row, dict) or not all(
+                isinstance(value, int | float) for value in row.values()
+            ):
+                raise ValueError("it is not an object of numbers")
+            rows.append(row)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}:{number} is damaged: {error}; restore the file from a copy"
+            ) from error
     return rows

@@ -97,8 +97,11 @@ def test_a_damaged_checkpoint_is_named_and_only_left_out_when_asked(checkpoints,
     checkpoints.save(1, tree)
     checkpoints.save(2, tree)
     damage(checkpoints.path(2))
-    with pytest.raises(CorruptCheckpoint, match=r"000000000002 is damaged.*fallback"):
+    with pytest.raises(CorruptCheckpoint, match=r"000000000002 is damaged.*fallback") as raised:
         checkpoints.restore(tree)
+    said = str(raised.value).replace(str(checkpoints.path(2)), "")
+    assert len(said) < 250
+    assert "tensorstore" not in said
     assert checkpoints.restore(tree, fallback=True)[0] == 1
     damage(checkpoints.path(1))
     with pytest.raises(CorruptCheckpoint, match="000000000001 is damaged"):
@@ -123,6 +126,16 @@ def test_a_failing_disk_leaves_the_old_checkpoint_and_no_half_new_one(checkpoint
     assert _names(checkpoints) == ["000000000001"]
     monkeypatch.undo()
     assert checkpoints.restore(TREE)[0] == 1
+
+
+def test_no_room_is_asked_for_where_there_is_some(checkpoints, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", broken)
+    with pytest.raises(CheckpointError, match="Input/output error") as raised:
+        checkpoints.save(1, TREE)
+    assert "make room" not in str(raised.value)
 
 
 def test_an_interrupt_waits_for_the_write_and_leaves_nothing_of_it(checkpoints, monkeypatch):

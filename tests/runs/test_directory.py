@@ -7,6 +7,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from robo_rl import files
+from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.metrics import read_metrics
 
@@ -153,11 +154,27 @@ def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
         run.metrics.write(1, {"loss": 0.5})
 
 
-def test_a_garbled_line_is_named(tmp_path):
+@pytest.mark.parametrize("line", [b'{"st', b'{"step\xff": 2}', b"2", b'{"step": "2"}', b"[]"])
+def test_a_garbled_line_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"st\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl:2 is not valid JSON"):
+    path.write_bytes(b'{"step": 1}\n' + line + b"\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2 is damaged"):
         read_metrics(path)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\udcc3\udca9"])
+def test_a_folder_that_checkpoints_could_not_be_written_to_is_refused_at_once(tmp_path, name):
+    """As under LC_ALL=C: Python writes such names, the checkpoints' library does not."""
+    with pytest.raises(ValueError, match=r"udc.*LC_ALL=C.UTF-8"):
+        RunDirectory.create(tmp_path / name, {})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text('{"format": 1}')
+    run = RunDirectory.open(tmp_path / name)
+    with pytest.raises(ValueError, match="cannot be given to all libraries"):
+        run.claim()
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        run.checkpoints.read(1)
 
 
 def test_timings_are_kept_apart(tmp_path):
