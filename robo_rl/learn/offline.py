@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl import counts
 from robo_rl.data.chunks import chunk
 from robo_rl.data.episodes import Arrays
 from robo_rl.data.frames import FrameStack
@@ -74,15 +75,16 @@ class OfflineLoop:
             "chunk",
             "frames",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"OfflineLoop.{name} must be >= 1, got {getattr(self, name)}")
+            counts.whole(f"OfflineLoop.{name}", getattr(self, name))
+        for name in ("seed", "evaluate_every"):
+            counts.whole(f"OfflineLoop.{name}", getattr(self, name), 0)
         if self.chunk > 1 and self.n_step > 1:
             raise ValueError(
                 "OfflineLoop.chunk: a chunk is its own n-step window; n_step must be 1"
             )
         for name in ("checkpoint_every", "evaluate_every"):
             value = getattr(self, name)
-            if value < 0 or value % self.log_every:
+            if value % self.log_every:
                 raise ValueError(
                     f"OfflineLoop.{name} must be a multiple of log_every = {self.log_every}, "
                     f"got {value}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robo_rl import files
+from robo_rl import counts, files
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.hardware.runtime.policy import NumpyPolicy
@@ -81,6 +81,8 @@ def choose(
         workers: processes side by side.
         out: file for the figures; the page goes beside it, as .html.
     """
+    counts.check(episodes=episodes, pulls=pulls, policies=policies, seed=seed)
+    counts.whole("--workers", workers)
     paths = [pathlib.Path(source) for source in sources]
     setting = common_env(paths, env, max_episode_steps)
     setting = environment.with_gap(setting, gap)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from robo_rl import counts
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
@@ -81,8 +82,7 @@ def evaluate(
         step: checkpoint of a run; the newest by default.
         video: an .mp4 for the first episode; needs off-screen OpenGL.
     """
-    if episodes < 1:
-        raise ValueError(f"--episodes must be >= 1, got {episodes}")
+    counts.check(episodes=episodes, seed=seed, workers=workers)
     with opened(source, step) as subject:
         setting = _setting(subject, env, max_episode_steps, gap)
         registry.check_fits(setting, subject.spaces, str(subject.name))

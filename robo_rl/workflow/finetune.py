@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robo_rl import agents
+from robo_rl import agents, counts
 from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
@@ -70,6 +70,13 @@ def finetune(
 
     Raises ValueError, before a folder is made, where run, recipe and environment do not fit.
     """
+    counts.check(
+        steps=steps,
+        envs=envs,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
+    )
     run = load_run(source)
     planned = recipes.get(recipe)
     if not planned.agent:
@@ -143,6 +150,14 @@ def learn_online(
         out: run directory; None: runs/RECIPE-ENVIRONMENT.
         say: told of the plan.
     """
+    counts.check(
+        steps=steps,
+        envs=envs,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
+        keep=keep,
+    )
     name, planned = _from_nothing(agent, recipe)
     module = agents.get(planned.agent)
     planned, config = methods.tuned(planned, module.Config(), tuple(option))
@@ -235,8 +250,6 @@ def _check_plan(
     envs: int,
     teacher: pathlib.Path | None,
 ) -> None:
-    if envs < 1:
-        raise ValueError(f"--envs must be >= 1, got {envs}")
     rollouts.check_rollout(agent, recipe, steps, envs)
     teaching.check_teacher(agent, teacher, recipe)
     if dict(recipe.options).get("base_in_observation"):
@@ -399,7 +412,7 @@ def adopted(agent: Any, recipe: Recipe, source: Run, options: tuple[str, ...] = 
 
 
 def _check_source(recipe: Recipe, source: Run) -> None:
-    """Raise ValueError where a recipe that builds on a run does not fit it."""
+    """Raise ValueError or CheckpointError where a recipe cannot build on a run."""
     if recipe.start == "fresh":
         return
     found, path = source.directory.config["agent"], source.path
@@ -411,3 +424,7 @@ def _check_source(recipe: Recipe, source: Run) -> None:
             f"{recipe.chunk}; train with --chunk {recipe.chunk}, or give --option "
             f"chunk={source.chunk}"
         )
+    # Read before the new run's folder begins with a copy of it; what is learned, by `adopted`.
+    newest = source.directory.checkpoints.latest()
+    if recipe.start == "continued":
+        source.directory.checkpoints.read(newest)

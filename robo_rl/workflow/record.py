@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
+from robo_rl import counts
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import Card, Provenance, RewardLabel, write_dataset
 from robo_rl.data.spaces import Spaces
@@ -89,7 +90,8 @@ def record(
         ref_max_score: return that counts as 100.
         overwrite: replace a dataset of this name.
     """
-    _check(episodes, noise, random_action_prob)
+    counts.check(episodes=episodes, seed=seed, workers=workers)
+    _check(noise, random_action_prob)
     if (ref_min_score is None) != (ref_max_score is None):
         raise ValueError("record: give both ref_min_score and ref_max_score, or neither")
     sources = [policy] if isinstance(policy, (str, os.PathLike)) or not _many(policy) else policy
@@ -170,9 +172,7 @@ class _Tally:
         return Recorded(dataset, folder, len(self._returns), self._steps, mean, success)
 
 
-def _check(episodes: int, noise: float, random_action_prob: float) -> None:
-    if episodes < 1:
-        raise ValueError(f"--episodes must be >= 1, got {episodes}")
+def _check(noise: float, random_action_prob: float) -> None:
     if not noise >= 0.0:
         raise ValueError(f"--noise must be >= 0, got {noise}")
     if not 0.0 <= random_action_prob <= 1.0:

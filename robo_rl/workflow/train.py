@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from robo_rl import agents
+from robo_rl import agents, counts
 from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
@@ -118,8 +118,18 @@ def train(
 
     Raises ValueError, before a folder is made, where dataset, method and environment do not fit.
     """
-    if keep < 1:
-        raise ValueError(f"--keep must be >= 1, got {keep}")
+    counts.check(
+        steps=steps,
+        batch_size=batch_size,
+        n_step=n_step,
+        chunk=chunk,
+        frames=frames,
+        seeds=seeds,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
+        keep=keep,
+    )
     module = agents.get(agent)
     check_offline(module)
     teacher_folder = None if teacher is None else pathlib.Path(teacher)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from robo_rl.learn import recipes
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.nn.networks import NetConfig
 from robo_rl.runs import trees
+from robo_rl.runs.checkpoints import CheckpointError
 from robo_rl.workflow import finetune as verbs
 from robo_rl.workflow import vector_envs
 from robo_rl.workflow.data_view import DataView
@@ -110,9 +112,30 @@ def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
         finetune(offline, "ppo", steps=48, envs=3, out=tmp_path / "shares")
     with pytest.raises(ValueError, match=r"--envs must be >= 1, got 0"):
         finetune(offline, "ppo", envs=0, out=tmp_path / "none")
+    for wrong in (
+        {"seed": -1},
+        {"seed": 2**32},
+        {"steps": 10.5},
+        {"envs": 1.5},
+        {"evaluate_every": 5, "evaluation_episodes": -3},
+    ):
+        with pytest.raises(ValueError, match=f"--{list(wrong)[-1].replace('_', '-')} must be"):
+            finetune(offline, "ppo", out=tmp_path / "counts", **wrong)
+    for wrong in ({"keep": 0}, {"steps": "7"}, {"evaluation_episodes": 0}):
+        with pytest.raises(ValueError, match=f"--{list(wrong)[-1].replace('_', '-')} must be"):
+            learn_online("probe/Arm-v0", out=tmp_path / "counts", **wrong)
     with pytest.raises(ValueError, match=r"no such setting; is rollout meant\?"):
         finetune(offline, "ppo", option=("rolout=8",), out=tmp_path / "option")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["datasets", "flowbc"]
+
+
+@pytest.mark.parametrize("recipe", ["iql", "unio4_online"])
+def test_a_run_without_a_checkpoint_is_not_copied_first(source, tmp_path, recipe):
+    offline = source[0]("iql")
+    shutil.rmtree(offline / "checkpoints")
+    with pytest.raises(CheckpointError, match="there is no checkpoint yet"):
+        finetune(offline, recipe, steps=48, out=tmp_path / "online")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["datasets", "iql"]
 
 
 def test_a_run_that_does_not_fit_an_environment_is_refused_by_its_spaces(source, tmp_path):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robo_rl import counts
 from robo_rl.data.returns import monte_carlo_returns
 from robo_rl.learn import checks, controllers
 from robo_rl.learn.batches import ROLLOUT_KEYS, Transitions
@@ -55,10 +56,9 @@ class OnlineLoop:
 
     def __post_init__(self) -> None:
         for name in ("env_steps", "capacity", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"OnlineLoop.{name} must be >= 1, got {getattr(self, name)}")
-        if self.evaluate_every < 0:
-            raise ValueError(f"OnlineLoop.evaluate_every must be >= 0, got {self.evaluate_every}")
+            counts.whole(f"OnlineLoop.{name}", getattr(self, name))
+        for name in ("seed", "evaluate_every"):
+            counts.whole(f"OnlineLoop.{name}", getattr(self, name), 0)
 
 
 def start_state(
