@@ -15,6 +15,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +84,7 @@ class RunDirectory:
                 (aside.folder / _CONFIG).chmod(0o444)  # frozen: a changed run is a new run
                 files.write_json(aside.folder / _ENVIRONMENT, versions())
                 if fill is not None:
-                    fill(aside.folder)
+                    _fill(target, aside.folder, fill)
                 aside.publish(target, locked=True)
                 run = cls.open(target)
                 run._lock = aside.lock
@@ -156,6 +157,14 @@ class RunDirectory:
         step, tree, meta = self.checkpoints.restore(template, fallback=fallback)
         self.metrics.rewind(int(meta["metrics_bytes"]), step)
         return step, tree, meta
+
+
+def _fill(target: pathlib.Path, folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
+    try:
+        fill(folder)
+    except shutil.Error as error:  # of a tree that was copied: a list of all that failed
+        first = error.args[0][0]
+        raise OSError(f"cannot make {target}: {first[-1] if len(first) == 3 else error}") from error
 
 
 def _occupied(target: pathlib.Path) -> str:

@@ -79,11 +79,14 @@ def export(
         raise FileExistsError(f"{target} holds something that is not an exported policy")
     description, arrays = describe(policy, interface)
     with Aside(target.parent, f".{target.name}.exporting-") as aside:
-        with (aside.folder / "arrays.npz").open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs see allow_pickle here
-            file.flush()
-            os.fsync(file.fileno())
-        files.write_json(aside.folder / "policy.json", description)
+        try:
+            with (aside.folder / "arrays.npz").open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # of allow_pickle, in the stubs
+                file.flush()
+                os.fsync(file.fileno())
+            files.write_json(aside.folder / "policy.json", description)
+        except OSError as error:
+            raise files.refused(f"cannot export to {target}", error) from error
         difference = _difference(policy, act, load(aside.folder), observations, noise)
         if not difference <= TOLERANCE:
             raise ParityError(

@@ -53,6 +53,16 @@ def test_one_changed_number_is_another_dataset(dataset):
         check_same(recorded, dataset)
 
 
+@pytest.mark.parametrize("name", ["total_steps", "total_episodes"])
+def test_other_totals_in_the_metadata_are_another_dataset(dataset, name):
+    recorded = identify(dataset)
+    path = dataset.folder / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**metadata, name: metadata[name] + 1}), encoding="utf-8")
+    with pytest.raises(DatasetChangedError):
+        check_same(recorded, open_dataset(dataset.folder))
+
+
 def test_what_is_noted_beside_the_data_does_not_change_them(dataset):
     recorded = identify(dataset)
     store_report(dataset, check(dataset))

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -175,6 +176,19 @@ def test_a_folder_that_checkpoints_could_not_be_written_to_is_refused_at_once(tm
         run.claim()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         run.checkpoints.read(1)
+
+
+def test_a_source_that_cannot_be_copied_is_one_sentence(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in "ab":
+        (source / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(OSError, match=r"^cannot make .*run: \[Errno 2\] No such file") as raised:
+        RunDirectory.create(
+            tmp_path / "run", {}, fill=lambda folder: shutil.copytree(source, folder / "source")
+        )
+    assert "(" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
 def test_timings_are_kept_apart(tmp_path):

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 
 import flax.linen as linen
 import jax
@@ -151,6 +153,25 @@ def test_a_difference_fails_the_export_and_leaves_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
     export(folder, policy, Interface(5.0), act=act, **common)
     assert NumpyPolicy.load(folder).rate_hz == 5.0
+
+
+def test_an_export_that_the_system_refuses_names_its_folder(tmp_path, monkeypatch):
+    policy, act, observations = _trained("iql", np.random.default_rng(0))
+
+    def refusing(*_args, **_arrays):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(exporting.np, "savez", refusing)
+    with pytest.raises(OSError, match=r"cannot export to .*policy: File too large; the system"):
+        export(
+            tmp_path / "policy",
+            policy,
+            Interface(20.0),
+            act=act,
+            observations=observations,
+            load=NumpyPolicy.load,
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_description_says_what_is_read_and_written(tmp_path):
