@@ -72,6 +72,7 @@ class Config:
     """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("anchored.Config.critics", self.critics)
         checks.subset("anchored.Config.subset", self.subset, self.critics)
         checks.positive("anchored.Config.utd", self.utd)

@@ -43,6 +43,7 @@ class Config:
     critic_lr: float = 3e-4
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("awac.Config.critics", self.critics)
         checks.subset("awac.Config.subset", self.subset, self.critics)
         checks.not_negative("awac.Config.inverse_temperature", self.inverse_temperature)

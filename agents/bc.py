@@ -33,6 +33,7 @@ class Config:
     log_std_max: float = 2.0
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.one_of("bc.Config.likelihood", self.likelihood, LIKELIHOODS)
         checks.positive("bc.Config.learning_rate", self.learning_rate)
         checks.not_negative("bc.Config.decay_steps", self.decay_steps)

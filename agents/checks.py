@@ -1,12 +1,19 @@
-"""Range checks that the configs share."""
+"""Checks that the configs share: of kinds, then of ranges."""
 
 import math
 from collections.abc import Collection
+
+from robo_rl.fields import check_fields
 
 
 def owner(config: object) -> str:
     """How messages call the class of a config: the agent it is of, also where it is inherited."""
     return f"{type(config).__module__.rpartition('.')[2]}.Config"
+
+
+def kinds(config: object) -> None:
+    """Every field must hold what its type says: counts and steps are whole, switches are bools."""
+    check_fields(config, owner(config))
 
 
 def positive(name: str, value: float) -> None:

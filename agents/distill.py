@@ -47,6 +47,7 @@ class Config:
     log_std_max: float = 2.0
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.one_of("distill.Config.divergence", self.divergence, DIVERGENCES)
         checks.positive("distill.Config.learning_rate", self.learning_rate)
         checks.not_negative("distill.Config.decay_steps", self.decay_steps)

@@ -33,6 +33,7 @@ class Config:
     """Cosine decay of the learning rate to zero over so many updates; 0 keeps it."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("flowbc.Config.flow_steps", self.flow_steps)
         checks.positive("flowbc.Config.learning_rate", self.learning_rate)
         checks.not_negative("flowbc.Config.decay_steps", self.decay_steps)

@@ -55,6 +55,7 @@ class Config:
     """Of the images, where observations have any; the authors' is OGBench's."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("fql.Config.critics", self.critics)
         checks.one_of("fql.Config.aggregate", self.aggregate, critics.AGGREGATES)
         checks.not_negative("fql.Config.alpha", self.alpha)

@@ -60,6 +60,7 @@ class Config:
     backtracks: int = 10
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
             raise ValueError(
                 "hnpg.Config.initial_log_std must be in [log_std_min, log_std_max], got "

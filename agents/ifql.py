@@ -41,6 +41,7 @@ class Config:
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("ifql.Config.critics", self.critics)
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"ifql.Config.expectile must be in (0, 1), got {self.expectile}")

@@ -61,7 +61,8 @@ class Common:
     """Cosine decay of the actor's learning rate over so many updates; 0 keeps it."""
 
     def __post_init__(self) -> None:
-        name = f"{type(self).__module__.rpartition('.')[2]}.Config"
+        checks.kinds(self)
+        name = checks.owner(self)
         checks.positive(f"{name}.critics", self.critics)
         checks.subset(f"{name}.subset", self.subset, self.critics)
         checks.positive(f"{name}.weight_clip", self.weight_clip)

@@ -63,6 +63,7 @@ class Config:
     """Linear decay of both learning rates to 0 over so many updates; 0 keeps them."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         if not self.log_std_min <= self.initial_log_std <= self.log_std_max:
             raise ValueError(
                 "ppo.Config.initial_log_std must be in [log_std_min, log_std_max], got "

@@ -45,6 +45,7 @@ class Config:
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("qc.Config.critics", self.critics)
         checks.positive("qc.Config.samples", self.samples)
         checks.one_of("qc.Config.aggregate", self.aggregate, critics.AGGREGATES)

@@ -67,6 +67,7 @@ class Config:
     """Of the images, where observations have any."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         checks.positive("residual.Config.critics", self.critics)
         checks.subset("residual.Config.subset", self.subset, self.critics)
         checks.positive("residual.Config.utd", self.utd)

@@ -79,6 +79,7 @@ class Common:
     """False: critic steps only, as a recipe does right after its warm-up."""
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         name = checks.owner(self)
         checks.positive(f"{name}.critics", self.critics)
         checks.subset(f"{name}.subset", self.subset, self.critics)

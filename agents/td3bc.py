@@ -52,6 +52,7 @@ class Td3:
     critic_lr: float = 3e-4
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         name = checks.owner(self)
         checks.positive(f"{name}.critics", self.critics)
         checks.subset(f"{name}.subset", self.subset, self.critics)

@@ -79,6 +79,7 @@ class Config:
     log_std_max: float = 2.0
 
     def __post_init__(self) -> None:
+        checks.kinds(self)
         name = checks.owner(self)
         for field in (*_COUNTS, *_STEPS, *_RATES, "ratio_clip"):
             checks.positive(f"{name}.{field}", getattr(self, field))

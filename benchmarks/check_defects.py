@@ -89,6 +89,7 @@ class _Trial:
             provenance=setting.provenance or PROVENANCE,
             env=setting.env,
             overwrite=True,
+            as_is=True,
         )
         return open_dataset(_ID)
 

@@ -13,14 +13,17 @@ from gymnasium.envs.registration import EnvSpec
 from minari.dataset.minari_storage import MinariStorage
 
 from robo_rl import files
-from robo_rl.data.episodes import Arrays, Episode
+from robo_rl.data.episodes import Arrays, Episode, named_arrays
 from robo_rl.data.errors import DatasetExistsError, DatasetWriteError
 from robo_rl.data.hdf5_write import write_hdf5
 from robo_rl.data.locate import DATASET_ID, MAIN_FILE, METADATA_FILE, datasets_root
 from robo_rl.data.provenance import METADATA_KEY, Provenance
+from robo_rl.fields import check_switch
 from robo_rl.locks import Aside, Occupied
 
 _STAGING = ".staging-"
+_ROUNDING = 1e-5
+"""Of actions that were scaled or cast."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,7 @@ def write_dataset(
     card: Card | None = None,
     references: Mapping[str, float] | None = None,
     overwrite: bool = False,
+    as_is: bool = False,
 ) -> pathlib.Path:
     """Write a Minari dataset and return its folder.
 
@@ -65,12 +69,16 @@ def write_dataset(
         card: Description, authors and so on.
         references: `ref_min_score` and `ref_max_score`, the returns of normalised scores 0 and 100.
         overwrite: Replace a dataset of this name.
+        as_is: Write numbers that are not finite too, and actions outside of their box: what a
+            robot or another tool recorded, for `check` to judge.
 
     Raises:
         DatasetExistsError: the name is taken and `overwrite` is false.
         DatasetWriteError: the disk refused. Nothing is left behind in any failure.
         ValueError: an episode does not fit together or does not fit the spaces.
     """
+    check_switch("write_dataset: overwrite", overwrite)
+    check_switch("write_dataset: as_is", as_is)
     if DATASET_ID.fullmatch(dataset_id) is None:
         raise ValueError(
             f"write_dataset: dataset id must look like 'cube/noisy-v0', got {dataset_id!r}"
@@ -81,7 +89,7 @@ def write_dataset(
         raise _exists(dataset_id, target)
     spec = None if env is None else _env_spec(env, env_kwargs or {})
     files.dumps(provenance.to_json(), nonfinite="refuse")
-    source = _Source(episodes)
+    source = _Source(_episodes(episodes, None if as_is else action_space))
     try:
         # Hidden from Minari and `list_datasets`, and on the disk on which it is to be.
         with Aside(root, _STAGING) as staging:
@@ -152,6 +160,59 @@ class _Source:
             raise
 
 
+def _episodes(
+    episodes: Iterable[Episode], action_space: gymnasium.Space[Any] | None
+) -> Iterator[Episode]:
+    """The episodes, each looked at before it is passed on; None looks at no numbers."""
+    if isinstance(episodes, (Episode, Mapping, str)) or not isinstance(episodes, Iterable):
+        raise ValueError(
+            "write_dataset: give a list of robo_rl.Episode, or a generator of them, got "
+            f"{'one Episode' if isinstance(episodes, Episode) else type(episodes).__name__}"
+        )
+    return _checked(episodes, action_space)
+
+
+def _checked(
+    episodes: Iterable[Episode], action_space: gymnasium.Space[Any] | None
+) -> Iterator[Episode]:
+    for index, episode in enumerate(episodes):
+        where = f"write_dataset: episode {index}"
+        if not isinstance(episode, Episode):
+            raise ValueError(f"{where} must be a robo_rl.Episode, got {type(episode).__name__}")
+        episode.validate(where)
+        if action_space is not None:
+            _check_numbers(where, episode, action_space)
+        yield episode
+
+
+_WAY_OUT = "mend the episode or leave it out, or write it as it is with as_is=True"
+
+
+def _check_numbers(where: str, episode: Episode, space: gymnasium.Space[Any]) -> None:
+    """Raise ValueError for what no learner could use, or would take for something else."""
+    arrays = named_arrays("observations", episode.observations)
+    arrays |= {"actions": np.asarray(episode.actions), "rewards": np.asarray(episode.rewards)}
+    for name, array in arrays.items():
+        wrong = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if wrong.any():
+            raise ValueError(
+                f"{where}: {name} are not finite in {int(wrong.sum())} of {len(array)} rows, the "
+                f"first is row {int(wrong.argmax())}; {_WAY_OUT}"
+            )
+    actions = arrays["actions"]
+    if not isinstance(space, gymnasium.spaces.Box) or actions.shape[1:] != space.shape:
+        return  # a shape that does not fit is told by `_fit`
+    slack = _ROUNDING * np.maximum(1.0, np.abs(actions))
+    outside = (actions < space.low - slack) | (actions > space.high + slack)
+    rows = outside.reshape(len(actions), -1).any(axis=1)
+    if rows.any():
+        raise ValueError(
+            f"{where}: actions leave their space {space} in {int(rows.sum())} of {len(actions)} "
+            f"rows, the first is row {int(rows.argmax())}: {actions[rows.argmax()]}; give the "
+            f"space's own bounds, {_WAY_OUT}"
+        )
+
+
 def _fitted(
     episodes: Iterable[Episode],
     observation_space: gymnasium.Space[Any],
@@ -160,7 +221,6 @@ def _fitted(
     """The episodes, validated, in the dtypes of the spaces."""
     for index, episode in enumerate(episodes):
         where = f"write_dataset: episode {index}"
-        episode.validate(where)
         yield dataclasses.replace(
             episode,
             observations=_fit(f"{where}: observations", episode.observations, observation_space),

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from robo_rl.fields import check_fields
 from robo_rl.judge.episodes import bootstrap_interval
 
 
@@ -34,6 +35,7 @@ class Protocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, "Protocol")
         for name in ("pulls", "policies", "plays", "bootstraps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Protocol.{name} must be >= 1, got {getattr(self, name)}")

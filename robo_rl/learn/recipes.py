@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from robo_rl.fields import check_fields
 from robo_rl.learn.contract import has_setting, setting
 
 STARTS = ("fresh", "learned", "continued")
@@ -82,6 +83,7 @@ class Recipe:
     """Fields of the agent's config that the method fixes, as (name, value)."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "Recipe")
         for name, known in (
             ("start", STARTS),
             ("warmup_actions", WARMUP_ACTIONS),

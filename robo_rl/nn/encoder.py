@@ -11,6 +11,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
+from robo_rl.fields import check_fields
 from robo_rl.nn import modules
 from robo_rl.nn.apply import ENCODER, Params, apply
 from robo_rl.nn.observations import Observations, is_image, named, structured
@@ -31,6 +32,7 @@ class EncoderConfig:
     (B, F); given as in `NetConfig.arch`. Channels, blocks and features are of "impala"."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "EncoderConfig")
         if self.arch != "impala":
             object.__setattr__(self, "arch", modules.pin(self.arch, "EncoderConfig.arch"))
         if not self.channels or min(self.channels) < 1:

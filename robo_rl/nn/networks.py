@@ -12,6 +12,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 
+from robo_rl.fields import check_fields
 from robo_rl.nn import modules
 from robo_rl.nn.apply import ENCODER
 from robo_rl.nn.encoder import IMPALA_SMALL, Encoder, EncoderConfig
@@ -53,6 +54,7 @@ class NetConfig:
     and hidden, activation and layer_norm are not for it."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "NetConfig")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"NetConfig.hidden must be positive widths, got {self.hidden}")
         _one_of("NetConfig.activation", self.activation, tuple(ACTIVATIONS))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robo_rl.fields import check_fields
 from robo_rl.nn.apply import Batch
 from robo_rl.nn.observations import is_image, structured
 
@@ -25,6 +26,7 @@ class Shift:
     """Shift a row's next observation as its observation (OGBench), not by a draw of its own."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "Shift")
         if self.pad < 0:
             raise ValueError(f"Shift.pad must be >= 0, got {self.pad}")
         if not 0.0 < self.probability <= 1.0:

@@ -113,6 +113,7 @@ def write() -> Write:
             "observation_space": OBSERVATIONS,
             "action_space": ACTIONS,
             "env": "robo_rl_test/Point-v0",
+            "as_is": True,
             **arguments,
         }
         write_dataset(dataset_id, episodes, provenance=provenance, **arguments)

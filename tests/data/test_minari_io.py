@@ -402,3 +402,57 @@ def test_kwargs_that_are_not_json_are_refused(clean, provenance):
             env="a/B-v0",
             env_kwargs={"robot": object()},
         )
+
+
+SPACES = {
+    "observation_space": gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32),
+    "action_space": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewards": np.full(30, np.nan)}, r"episode 1: rewards are not finite in 30 of 30 rows"),
+        ({"actions": np.full((30, 2), 3.0)}, r"episode 1: actions leave their space .*30 of 30"),
+        ({"observations": np.full((31, 4), np.inf)}, r"observations are not finite in 31 of 31"),
+    ],
+)
+def test_numbers_that_nobody_could_learn_from_are_written_only_when_asked(
+    write, episode, change, message
+):
+    episodes = [episode(0), dataclasses.replace(episode(1), **change)]
+    with pytest.raises(ValueError, match=rf"{message}.*as_is=True"):
+        write(episodes, as_is=False)
+    assert list_datasets() == []
+    assert write(episodes).total_episodes == 2
+
+
+def test_actions_at_their_bounds_but_for_rounding_are_written(write, episode):
+    near = dataclasses.replace(episode(0), actions=np.full((30, 2), 1.0 + 1e-6))
+    assert write([near], as_is=False).total_episodes == 1
+
+
+@pytest.mark.parametrize(
+    ("episodes", "message"),
+    [
+        ({"observations": np.zeros((3, 4))}, "a list of robo_rl.Episode.*got dict"),
+        ([{"rewards": np.zeros(3)}], "episode 0 must be a robo_rl.Episode, got dict"),
+        (None, "a list of robo_rl.Episode.*got NoneType"),
+    ],
+)
+def test_what_is_no_episode_is_told_so(episodes, message, provenance):
+    with pytest.raises(ValueError, match=message):
+        write_dataset("a/b-v0", episodes, provenance=provenance, **SPACES)
+
+
+def test_one_episode_is_no_list_of_them(episode, provenance):
+    with pytest.raises(ValueError, match="got one Episode"):
+        write_dataset("a/b-v0", episode(0), provenance=provenance, **SPACES)
+
+
+@pytest.mark.parametrize("name", ["overwrite", "as_is"])
+def test_a_word_is_no_switch(write, episode, name):
+    write([episode(0)])
+    with pytest.raises(ValueError, match=rf"{name} must be True or False, got 'no'"):
+        write([episode(0)], **{name: "no"})

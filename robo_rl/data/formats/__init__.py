@@ -87,6 +87,7 @@ def import_dataset(
         env_kwargs=recording.env_kwargs,
         card=recording.card,
         overwrite=overwrite,
+        as_is=True,  # `check` judges what others recorded
     )
 
 
