@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from robo_rl.workflow.environment import make_env as make_env
     from robo_rl.workflow.evaluate import Evaluation as Evaluation
     from robo_rl.workflow.evaluate import evaluate as evaluate
-    from robo_rl.workflow.export import Exported as Exported
     from robo_rl.workflow.export import export as export
-    from robo_rl.workflow.export import load_policy as load_policy
+    from robo_rl.workflow.exported import Exported as Exported
+    from robo_rl.workflow.exported import load_policy as load_policy
     from robo_rl.workflow.finetune import finetune as finetune
     from robo_rl.workflow.finetune import learn_online as learn_online
     from robo_rl.workflow.finetune import resume as resume
@@ -66,7 +66,8 @@ _HOMES = {
     "robo_rl.workflow.deploy": ("Deployment", "deploy"),
     "robo_rl.workflow.environment": ("make_env",),
     "robo_rl.workflow.evaluate": ("Evaluation", "evaluate"),
-    "robo_rl.workflow.export": ("Exported", "export", "load_policy"),
+    "robo_rl.workflow.export": ("export",),
+    "robo_rl.workflow.exported": ("Exported", "load_policy"),
     "robo_rl.workflow.finetune": ("finetune", "learn_online", "resume"),
     "robo_rl.workflow.record": ("Recorded", "record"),
     "robo_rl.workflow.run": ("Run", "load_run"),

@@ -39,3 +39,11 @@ def test_acting_with_an_exported_policy_brings_no_jax():
         "print('jax' in sys.modules)"
     )
     assert _python(code) == "False"
+
+
+def test_loading_an_exported_policy_brings_nothing_that_it_does_not_run_on():
+    heavy = "('jax', 'mujoco', 'gymnasium', 'minari', 'h5py', 'scipy')"
+    code = (
+        f"import robo_rl, sys; robo_rl.load_policy; print([n for n in {heavy} if n in sys.modules])"
+    )
+    assert _python(code) == "[]"

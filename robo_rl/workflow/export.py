@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,8 @@ from robo_rl.runs import configs, samples
 from robo_rl.runs import export as exporting
 from robo_rl.runs.specs import ActionSpec, ObservationSpec
 from robo_rl.workflow import environment
+from robo_rl.workflow.exported import Exported
 from robo_rl.workflow.run import Run, load_run
-
-
-class Exported(NamedTuple):
-    """An exported policy, and how far NumPy is from JAX at most."""
-
-    folder: pathlib.Path
-    difference: float
 
 
 def export(
@@ -79,11 +73,6 @@ def at_hand(source: "str | os.PathLike[str] | Run", step: int | None = None) -> 
             aside = stack.enter_context(tempfile.TemporaryDirectory(prefix="robo_rl-policy-"))
             exported = export(run, pathlib.Path(aside) / "policy", step=step)
         yield exported
-
-
-def load_policy(source: "str | os.PathLike[str] | Exported") -> NumpyPolicy:
-    """An exported policy, which runs with NumPy alone."""
-    return NumpyPolicy.load(source.folder if isinstance(source, Exported) else pathlib.Path(source))
 
 
 def export_state(

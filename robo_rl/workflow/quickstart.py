@@ -32,7 +32,8 @@ from robo_rl.nn.networks import NetConfig
 from robo_rl.workflow import collect, deploy, environment, evaluate, gaps, video
 from robo_rl.workflow.clearance import Sphere
 from robo_rl.workflow.data_view import DataView
-from robo_rl.workflow.export import Exported, export
+from robo_rl.workflow.export import export
+from robo_rl.workflow.exported import Exported
 from robo_rl.workflow.finetune import adopted, start_online, training_home
 from robo_rl.workflow.quickstart_report import Results, write_report
 from robo_rl.workflow.run import load_run
