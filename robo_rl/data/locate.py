@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import os
 import pathlib
 import re
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +22,8 @@ DATASET_ID = re.compile(r"(?:[-_\w]+/)*[-_\w]+-v\d+")
 METADATA_FILE = "metadata.json"
 _ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 MAIN_FILE = "main_data.hdf5"
+_WAIT_S = 5.0
+"""For an answer of the host of Minari's datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +57,29 @@ def list_datasets() -> list[DatasetSummary]:
 def locate_dataset(source: str | os.PathLike[str], *, download: bool = False) -> pathlib.Path:
     """The absolute folder with the metadata file of a dataset named by id or by path.
 
-    With `download`, an id that is not here is fetched by Minari. Raises DatasetNotFoundError.
+    With `download`, an id that is not here is fetched by Minari, where its host can be reached.
+    Raises DatasetNotFoundError, which names the dataset here that is likely meant.
+    """
+    found = find_local(source)
+    if found is not None:
+        return found
+    name = os.fspath(source)
+    hint = ""
+    if DATASET_ID.fullmatch(name) is not None:
+        unreachable = _unreachable() if download else ""
+        if download and not unreachable:
+            _download(name)
+            return locate_dataset(name)
+        hint = f"; {unreachable}" if download else "; with a network, ask for a download"
+    raise DatasetNotFoundError(
+        f"no dataset {name!r}, neither as a path nor under {datasets_root()}; {_likely(name)}{hint}"
+    )
+
+
+def find_local(source: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The absolute folder with the metadata file of a dataset that is here; None where none is.
+
+    Raises DatasetCorruptError for one that was not written to its end.
     """
     for folder in (files.absolute(source), datasets_root() / source):
         for candidate in (folder / "data", folder):
@@ -61,17 +89,36 @@ def locate_dataset(source: str | os.PathLike[str], *, download: bool = False) ->
             raise DatasetCorruptError(
                 f"{folder / 'data'} has no {METADATA_FILE}: the dataset was not written to its end"
             )
-    name = os.fspath(source)
-    is_id = DATASET_ID.fullmatch(name) is not None
-    if download and is_id:
-        _download(name)
-        return locate_dataset(name)
+    return None
+
+
+def _likely(name: str) -> str:
+    """Which of the datasets that are here is meant, and all of them."""
     known = [summary.id for summary in list_datasets()]
-    hint = "; with a network, ask for a download" if is_id else ""
-    raise DatasetNotFoundError(
-        f"no dataset {name!r}, neither as a path nor under {datasets_root()}; "
-        f"known: {', '.join(known) or 'none'}{hint}"
-    )
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"is {near[0]!r} meant? Known" if near else "known"
+    return f"{meant}: {', '.join(known) or 'none'}"
+
+
+def _unreachable() -> str:
+    """Why nothing can be downloaded; empty where it can be tried.
+
+    Without a network, the client library of Minari's host tries for half a minute and says so at
+    every turn.
+    """
+    if not os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://"):
+        return ""
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=_WAIT_S):
+            return ""
+    except urllib.error.HTTPError:
+        return ""  # it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return ""  # it answers, and others may know the certificate
+        return f"a download from {host} is not possible: {reason}"
 
 
 def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
@@ -101,8 +148,8 @@ def _download(dataset_id: str) -> None:
             minari.download_dataset(dataset_id)
     except Exception as error:  # the client libraries of the hosts raise anything
         raise DatasetError(
-            f"downloading {dataset_id!r} with Minari failed: {error}. Check the name with "
-            "`minari list remote` and the network, or copy the dataset under "
+            f"downloading {dataset_id!r} with Minari failed: {error}. Here, {_likely(dataset_id)}. "
+            "Check the name with `minari list remote` and the network, or copy the dataset under "
             f"{datasets_root()}"
         ) from error
 

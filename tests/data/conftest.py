@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from robo_rl.data import locate
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import (
     Dataset,
@@ -89,6 +90,12 @@ def datasets_root(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     root = tmp_path / "datasets"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     return root
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host of Minari's datasets can be reached."""
+    monkeypatch.setattr(locate, "_unreachable", lambda: "")
 
 
 @pytest.fixture

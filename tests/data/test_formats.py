@@ -183,7 +183,7 @@ def test_options_that_cannot_be_read_are_a_sentence():
         options.parsed(d4rl_reader, ["episode_steps=7.5"])
     with pytest.raises(ValueError, match="has no option steps; it has env, episode_steps"):
         options.parsed(d4rl_reader, ["steps=7"])
-    with pytest.raises(ValueError, match="--option steps: expected NAME=VALUE"):
+    with pytest.raises(ValueError, match=r"--option\) steps: expected NAME=VALUE"):
         options.parsed(d4rl_reader, ["steps"])
 
 

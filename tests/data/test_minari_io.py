@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import urllib.error
 
 import gymnasium
 import h5py
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
+from robo_rl.data import locate
 from robo_rl.data.episodes import Episode
 from robo_rl.data.errors import (
     DatasetCorruptError,
@@ -208,11 +210,36 @@ def test_a_missing_dataset_names_those_that_are_known(write, clean):
     with pytest.raises(DatasetNotFoundError, match="known: none"):
         open_dataset("test/pont-v0")
     write(clean)
-    with pytest.raises(DatasetNotFoundError, match="known: test/point-v0"):
+    with pytest.raises(DatasetNotFoundError, match=r"meant\? Known: test/point-v0"):
         open_dataset("test/pont-v0")
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch):
+def test_without_a_network_a_misspelt_name_is_told_at_once_and_nothing_is_tried(
+    write, clean, monkeypatch
+):
+    def never(_):
+        raise AssertionError("tried")
+
+    def no_route(request, timeout):
+        assert timeout <= 10
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(minari, "download_dataset", never)
+    monkeypatch.setattr("urllib.request.urlopen", no_route)
+    write(clean)
+    with pytest.raises(DatasetNotFoundError, match=r"is 'test/point-v0' meant\?.*no route"):
+        open_dataset("test/pont-v0", download=True)
+
+
+def test_a_host_that_answers_at_all_is_asked_for_the_data(monkeypatch):
+    def busy(request, timeout):
+        raise urllib.error.HTTPError(request.full_url, 503, "busy", {}, None)
+
+    monkeypatch.setattr("urllib.request.urlopen", busy)
+    assert locate._unreachable() == ""
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch, online):
     def offline(_: str) -> None:
         raise ConnectionError("no route")
 
@@ -221,7 +248,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         open_dataset("D4RL/door/human-v2", download=True)
 
 
-def test_a_download_happens_only_when_asked(write, clean, monkeypatch, datasets_root):
+def test_a_download_happens_only_when_asked(write, clean, monkeypatch, online):
     asked = []
 
     def fetch(dataset_id: str) -> None:
@@ -308,6 +335,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 import gymnasium, numpy as np
+from robo_rl.data import locate
 from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import Provenance, RewardLabel, write_dataset
 ends = np.arange(200) == 199

@@ -44,7 +44,7 @@ def test_a_tilde_in_the_root_is_the_home_folder(write, clean, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_minari_downloads_to_where_we_look(write, clean, tmp_path, monkeypatch):
+def test_minari_downloads_to_where_we_look(write, clean, tmp_path, monkeypatch, online):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MINARI_DATASETS_PATH", "~/sets")
     seen = []
