@@ -1,6 +1,8 @@
 """Learning methods, one module each: a config and pure functions over pytrees."""
 
 import importlib
+import os
+import types
 from collections.abc import Mapping
 
 from robo_rl.agents import plugins
@@ -40,3 +42,20 @@ def describe(name: str) -> str:
     refuses a file that has changed since.
     """
     return plugins.describe(name, _HOMES)
+
+
+def called(agent: "str | os.PathLike[str] | Agent") -> str:
+    """The name by which `get` finds an agent, of a name, a path or the agent's module itself."""
+    if isinstance(agent, (str, os.PathLike)):
+        return os.fspath(agent)
+    module: object = agent
+    if isinstance(module, types.ModuleType):
+        if module.__name__ in _HOMES.values():
+            return module.__name__.rpartition(".")[2]
+        file = getattr(module, "__file__", None)
+        if file is not None:
+            return os.path.abspath(str(file))
+    raise ValueError(
+        "agent must be a name that `robo-rl methods` lists, the path of a file such as mine.py, or "
+        f"an agent's module such as robo_rl.agents.iql, got {agent!r}"
+    )

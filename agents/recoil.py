@@ -89,7 +89,7 @@ def init(
         "recoil",
         example_batch,
         _NEEDS,
-        "give a dataset of expert episodes: `robo-rl train DATASET --agent recoil --expert EXPERT`",
+        "train it with a second dataset, of expert episodes, as expert (--expert)",
     )
     return iql.init(config, key, example_batch, normaliser)
 

@@ -126,7 +126,7 @@ def find(env_id: str) -> EnvSpec:
         )
     raise EnvError(
         f"no environment is called {env_id!r}; similar: {', '.join(near) or 'none'}{hints}. An "
-        "environment of your own: --env module:ID, where importing the module registers it"
+        "environment of your own: module:ID, where importing the module registers it"
     )
 
 
@@ -142,8 +142,8 @@ def check_setting(setting: EnvSetting) -> None:
         return
     if setting.max_episode_steps is None:
         raise EnvError(
-            f"environment {setting.id} has no step limit; give --max-episode-steps, by which "
-            "episodes are cut"
+            f"environment {setting.id} has no step limit; give max_episode_steps "
+            "(--max-episode-steps), by which episodes are cut"
         )
 
 
@@ -321,7 +321,7 @@ def check_fits(setting: EnvSetting, spaces: Spaces, where: str) -> None:
     if differences:
         raise EnvError(
             f"{where} does not fit environment {setting.id}: {'; '.join(differences)}. Name "
-            "another with --env"
+            "another with env (--env)"
         )
 
 

@@ -19,7 +19,8 @@ def check_fields(config: Any, name: str) -> None:
     Lists become the tuples that they should be and NumPy's scalars Python's own, so that the config
     is hashable and can be stored. `name` is what messages call the config.
     """
-    for field, hint in _hints(type(config)).items():
+    kind: Any = type(config)
+    for field, hint in _hints(kind).items():
         held = getattr(config, field)
         fit = _fitted(hint, held)
         if fit is None:
@@ -32,6 +33,14 @@ def check_switch(name: str, value: Any) -> None:
     """Raise ValueError for a switch that is neither True nor False: `"no"` would count as True."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError unless a value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
 
 
 @functools.cache

@@ -43,7 +43,5 @@ def test_acting_with_an_exported_policy_brings_no_jax():
 
 def test_loading_an_exported_policy_brings_nothing_that_it_does_not_run_on():
     heavy = "('jax', 'mujoco', 'gymnasium', 'minari', 'h5py', 'scipy')"
-    code = (
-        f"import robo_rl, sys; robo_rl.load_policy; print([n for n in {heavy} if n in sys.modules])"
-    )
-    assert _python(code) == "[]"
+    code = "import robo_rl, sys; robo_rl.load_policy;"
+    assert _python(f"{code} print([n for n in {heavy} if n in sys.modules])") == "[]"

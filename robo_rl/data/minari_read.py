@@ -134,11 +134,18 @@ class Dataset:
         return out
 
 
-def open_dataset(source: str | os.PathLike[str], *, download: bool = False) -> Dataset:
-    """Open a dataset by Minari id or by path.
+def open_dataset(source: str | os.PathLike[str] | Dataset, *, download: bool = False) -> Dataset:
+    """Open a dataset by Minari id or by path; one that is open already is returned as it is.
 
     Raises DatasetNotFoundError (it lists what is there) or DatasetCorruptError.
     """
+    if isinstance(source, Dataset):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(
+            "a dataset is named by its Minari id or its path, or given as robo_rl.open_dataset "
+            f"returned it, got {type(source).__name__}; robo_rl.write_dataset makes one of episodes"
+        )
     folder = locate_dataset(source, download=download)
     metadata = read_metadata(folder)
     version = metadata.get("minari_version", minari.__version__)

@@ -236,8 +236,8 @@ def _image(space: gymnasium.spaces.Box, name: str, where: str) -> gymnasium.spac
     if len(shape) != 3 or min(shape[:2]) < 2 or shape[2] > 64 or shape[2] >= max(shape[:2]):
         raise SpaceError(
             f"{where}: {name} are bytes of shape {shape}; images here are (height, width, "
-            "channels) of one frame (--frames stacks them): add the axis of channels, or flatten "
-            "what is no image to a vector"
+            "channels) of one frame (frames (--frames) stacks them): add the axis of channels, or "
+            "flatten what is no image to a vector"
         )
     return space
 

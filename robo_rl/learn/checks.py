@@ -31,6 +31,8 @@ ONLINE = ("observations", "actions", "rewards", "next_observations", *EPISODES)
 
 _ACTIONS = ("actions", "next_actions", "teacher_actions")
 _SCALARS = ("rewards", "masks", "discounts", "returns", *EPISODES)
+_SHARES = ("masks", "discounts", "valid", "expert", "succeeded", "ends", "offline")
+"""What is a yes or no, or a factor on what comes later."""
 _SLACK = 1e-4
 """Rounding of actions that were scaled."""
 _BLOCK = 100_000
@@ -73,7 +75,8 @@ def check_offline(agent: Agent) -> None:
 
 
 def check_config(agent: Agent, config: Any) -> None:
-    """Raise ValueError for the config of another agent."""
+    """Raise ValueError for the config of another agent, and for a name in an agent's place."""
+    needs(agent)  # a name has none
     if not isinstance(config, agent.Config):
         kind = type(config)
         owner = kind.__module__.rpartition(".")[2]
@@ -93,8 +96,8 @@ def check_transitions(
 ) -> None:
     """Raise ValueError for another agent's config, and for arrays that cannot be learned from.
 
-    Those are missing `keys`, lengths that differ, shapes, numbers that are not finite, and actions
-    outside [-1, 1].
+    Those are missing `keys`, lengths that differ, shapes, numbers that are not finite, actions
+    outside [-1, 1], and masks and the like outside [0, 1].
     """
     check_config(agent, config)
     name = name_of(agent)
@@ -110,6 +113,8 @@ def check_transitions(
     _check_shapes(name, transitions, parts)
     for part, value in parts.items():
         _check_numbers(name, part, value)
+        if part in _SHARES:
+            _check_share(name, part, value)
     for key in _ACTIONS:
         if key in parts:
             _check_bounds(name, key, parts[key])
@@ -297,6 +302,21 @@ def _check_numbers(name: str, part: str, value: Any) -> None:
         raise ValueError(
             f"{name}: {part} must be finite as float32: {bad} of {_rows(value)} rows are not, the "
             f"first is row {first}; mend them or leave their episodes out"
+        )
+
+
+def _check_share(name: str, part: str, value: Any) -> None:
+    bad, first = 0, -1
+    for start, block in _blocks(value):
+        wrong = ((block < 0.0) | (block > 1.0)).reshape(len(block), -1).any(axis=1)
+        if wrong.any():
+            first = start + int(wrong.argmax()) if not bad else first
+            bad += int(wrong.sum())
+    if bad:
+        hint = " (masks are 1 - terminated)" if part == "masks" else ""
+        raise ValueError(
+            f"{name}: {part} must be in [0, 1]{hint}: {bad} of {_rows(value)} rows are not, the "
+            f"first is row {first}: {np.asarray(value[first]).tolist()}"
         )
 
 

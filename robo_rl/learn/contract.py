@@ -105,7 +105,12 @@ def name_of(agent: Agent) -> str:
 
 
 def needs(agent: Agent) -> tuple[str, ...]:
-    """Optional batch keys that the agent cannot do without."""
+    """Optional batch keys that the agent cannot do without. Raises ValueError for a name."""
+    if isinstance(agent, str):
+        raise ValueError(
+            "the agent must be given itself, such as robo_rl.agents.iql or "
+            f"robo_rl.agents.get('iql'), got {agent!r}"
+        )
     return agent.CAPABILITIES.needs
 
 

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robo_rl import counts
 from robo_rl.data.chunks import chunk
 from robo_rl.data.episodes import Arrays
 from robo_rl.data.frames import FrameStack
 from robo_rl.data.returns import n_step
 from robo_rl.data.transitions import stack_frames
+from robo_rl.fields import check_count
 from robo_rl.learn import checks
 from robo_rl.learn import probe as probing
 from robo_rl.learn.batches import Transitions, batch_of, readable
@@ -75,9 +75,9 @@ class OfflineLoop:
             "chunk",
             "frames",
         ):
-            counts.whole(f"OfflineLoop.{name}", getattr(self, name))
+            check_count(f"OfflineLoop.{name}", getattr(self, name))
         for name in ("seed", "evaluate_every"):
-            counts.whole(f"OfflineLoop.{name}", getattr(self, name), 0)
+            check_count(f"OfflineLoop.{name}", getattr(self, name), 0)
         if self.chunk > 1 and self.n_step > 1:
             raise ValueError(
                 "OfflineLoop.chunk: a chunk is its own n-step window; n_step must be 1"

@@ -14,6 +14,7 @@ import numpy as np
 from robo_rl import counts, files
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
+from robo_rl.fields import check_count
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 from robo_rl.judge import selection
 from robo_rl.judge.episodes import Episodes, bootstrap_interval, evaluation_seeds
@@ -27,6 +28,7 @@ from robo_rl.workflow.run import Run, load_run
 _log = logging.getLogger(__name__)
 EVALUATIONS = "evaluations"
 """Folder in a run directory with the episodes of its policies that were run before."""
+SCORES = ("success", "return")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Choice:
 
 
 def choose(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: "Sequence[str | os.PathLike[str] | Run]",
     *,
     episodes: int = 50,
     pulls: int = 100,
@@ -69,7 +71,7 @@ def choose(
     Evaluates each run's newest policy, then plays the choice by a UCB bandit many times over.
 
     Args:
-        sources: run directories, two at least.
+        sources: runs or their folders, two at least.
         episodes: evaluated for each run; those of an earlier evaluation are used again.
         pulls: the most online episodes that a play may spend.
         policies: drawn from the runs for a play.
@@ -81,9 +83,11 @@ def choose(
         workers: processes side by side.
         out: file for the figures; the page goes beside it, as .html.
     """
+    if score not in SCORES:
+        raise ValueError(f"score (--score) must be {' or '.join(SCORES)}, got {score!r}")
     counts.check(episodes=episodes, pulls=pulls, policies=policies, seed=seed)
-    counts.whole("--workers", workers)
-    paths = [pathlib.Path(source) for source in sources]
+    check_count("workers (--workers)", workers)
+    paths = [_path(source) for source in sources]
     setting = common_env(paths, env, max_episode_steps)
     setting = environment.with_gap(setting, gap)
     protocol = Protocol(pulls=pulls, policies=policies, seed=seed)
@@ -92,7 +96,8 @@ def choose(
         results.append(episodes_of(path, setting, episodes, seed, workers))
         if score == "success" and not results[-1].told:
             raise ValueError(
-                f"environment {setting.id} does not say what success is; choose by --score return"
+                f"environment {setting.id} does not say what success is; choose by score (--score) "
+                "return"
             )
     scores = score_matrix(results, score)
     best = selection.recommend(scores)
@@ -117,6 +122,10 @@ def choose(
     return Choice(tuple(rows), best, deployed, score, figures, page)
 
 
+def _path(source: "str | os.PathLike[str] | Run") -> pathlib.Path:
+    return source.path if isinstance(source, Run) else pathlib.Path(source)
+
+
 def common_env(
     sources: Sequence[pathlib.Path],
     env: str | EnvSetting | None = None,
@@ -136,7 +145,7 @@ def common_env(
         run = load_run(source)
         run.directory.checkpoints.latest()
         if env is None and run.env is None:
-            raise EnvError(f"run {source} knows no environment; name one with --env")
+            raise EnvError(f"run {source} knows no environment; name one with env (--env)")
         settings.append(
             None if run.env is None else registry.limited(run.env.with_kwargs(gap=None))
         )

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from robo_rl.data.episodes import Arrays
+from robo_rl.data.errors import DatasetError
 from robo_rl.data.identity import Identity, identify, reopen
+from robo_rl.data.locate import locate_dataset
 from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces, vectors
 from robo_rl.data.transitions import take
@@ -66,6 +68,16 @@ class DataView:
         return np.asarray(self.reward_scale * moved + self.reward_shift, np.float32)
 
 
+def name_of(dataset: Dataset) -> str:
+    """The name by which `open_dataset` finds this very dataset again: its id, or its folder."""
+    try:
+        if locate_dataset(dataset.id) == dataset.folder:
+            return dataset.id
+    except DatasetError:
+        pass
+    return str(dataset.folder)
+
+
 def _opened(name: str, identities: Mapping[str, Any] | None) -> Dataset:
     if identities is None or name not in identities:
         return open_dataset(name, download=True)
@@ -86,7 +98,7 @@ def return_range(dataset: Dataset) -> float:
     if not spread > 0.0:
         raise ValueError(
             f"dataset {dataset.id}: all episodes have the same return; rewards cannot be scaled by "
-            "the range of returns (give --reward-scale a number)"
+            "the range of returns (give a number as reward_scale, --reward-scale)"
         )
     return spread
 
@@ -102,7 +114,9 @@ def _successful(rows: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _with_expert(rows: Transitions, expert: Transitions) -> dict[str, np.ndarray]:
     """Both, with `expert` (N,) 0 and 1; episodes keep ids of their own."""
     if isinstance(rows["observations"], Mapping) or isinstance(expert["observations"], Mapping):
-        raise ValueError("--expert: both datasets must have flat observations, these are dicts")
+        raise ValueError(
+            "expert (--expert): both datasets must have flat observations, these are dicts"
+        )
     offset = np.max(rows["episode_id"]) + 1
     parts = (
         {**rows, "expert": np.zeros(len(rows["rewards"]), np.float32)},

@@ -163,7 +163,8 @@ def run(plan: Plan) -> Deployment:
         bus.refuse_a_second_arm(
             Ros2Link(plan.domain_id),
             kit.topics,
-            "drive that one with --attach, or take another --domain for a twin of your own",
+            "drive that one with attach (--attach), or take another domain (--domain) for a twin "
+            "of your own",
         )
     scene = task.scene
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -318,7 +319,7 @@ def serve_twin(
     difference = gaps.quickstart(gap)
     cubes = {"scene": scene_name, "form": "goal"}
     task = task_of(cubes, task_id)
-    bus.refuse_a_second_arm(Ros2Link(domain), task.kit.topics, "take another --domain")
+    bus.refuse_a_second_arm(Ros2Link(domain), task.kit.topics, "take another domain (--domain)")
     with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
         path = save_scene(task.scene, pathlib.Path(folder) / "scene.mjb")
         config = twin_process.TwinConfig(

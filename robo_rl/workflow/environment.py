@@ -6,18 +6,29 @@ environments has no MuJoCo.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 
-from robo_rl.data.minari_io import Dataset
+from robo_rl import files
+from robo_rl.data.locate import find_local
+from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.frames import stack_frames
 from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
 from robo_rl.extras import explained
+from robo_rl.fields import check_count, check_switch
+from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
+from robo_rl.runs import configs
+from robo_rl.workflow.exported import Exported
+from robo_rl.workflow.subject import is_run
+
+if TYPE_CHECKING:  # processes that run environments import no JAX
+    from robo_rl.workflow.run import Run
 
 _CUBE = "robo_rl/Cube"
 _SHOWN_BY = ("goal_in_observation", "relative_positions")
@@ -76,14 +87,25 @@ def named(env: "str | EnvSetting | Mapping[str, Any]", limit: int | None = None)
     """The setting of an id, with another step limit if one is given. Raises EnvError."""
     if isinstance(env, str):
         setting = EnvSetting(env)
-    else:
+    elif isinstance(env, (EnvSetting, Mapping)):
         setting = env if isinstance(env, EnvSetting) else EnvSetting.from_json(env)
+    else:
+        raise EnvError(f"env must be {_kinds_for(env)}")
     if limit is not None:
-        if limit < 1:
-            raise EnvError(f"--max-episode-steps must be >= 1, got {limit}")
+        check_count("max_episode_steps (--max-episode-steps)", limit)
         setting = dataclasses.replace(setting, max_episode_steps=limit)
     registry.check_setting(setting)
     return registry.limited(setting)
+
+
+def _kinds_for(env: Any) -> str:
+    """What an environment may be given as, for one that was given as something else."""
+    text = f"a Gymnasium id or a robo_rl.EnvSetting, got {type(env).__name__}"
+    if not isinstance(env, gymnasium.Env):
+        return text
+    spec = env.spec
+    known = "" if spec is None else f"; this one has the id {spec.id!r}"
+    return f"{text}: environments are made anew by their names, also in other processes{known}"
 
 
 def of_task(task: str, robot: str | None = None) -> EnvSetting:
@@ -103,7 +125,7 @@ def with_gap(setting: EnvSetting, strength: float) -> EnvSetting:
         return setting
     if not setting.id.startswith(_OWN):
         raise EnvError(
-            f"--gap {strength:g} changes the simulated arm; environment {setting.id} has none"
+            f"gap (--gap) {strength:g} changes the simulated arm; environment {setting.id} has none"
         )
     with explained():
         from robo_rl.workflow import gaps
@@ -154,37 +176,68 @@ def learner_env(
 
 
 def make_env(
-    source: "str | EnvSetting | Dataset | Any",
+    source: "str | os.PathLike[str] | EnvSetting | Dataset | Run | Exported | NumpyPolicy",
     *,
     max_episode_steps: int | None = None,
     render_mode: str | None = None,
     learner: bool = False,
 ) -> gymnasium.Env[Any, Any]:
-    """The environment of a dataset, a run or an id, with its step limit.
+    """The environment of a dataset, a run, an exported policy or an id, with its step limit.
 
     Args:
-        source: Gymnasium id, setting, opened dataset, or a run.
+        source: Gymnasium id, setting, a dataset by id, path or opened, a run or its folder, or an
+            exported policy or its folder.
         max_episode_steps: step limit, where the environment's own is not meant.
         render_mode: None or one that the environment has, such as "rgb_array".
         learner: as learners see it, see `LearnerView`; else in its own spaces.
     """
-    setting = named(_known(source), max_episode_steps)
+    check_switch("learner", learner)
+    found, spaces = _known(source)
+    setting = named(found, max_episode_steps)
     if learner:
-        spaces = getattr(source, "spaces", None) or registry.spaces_of(setting)
+        spaces = registry.spaces_of(setting) if spaces is None else spaces
         return learner_env(setting, spaces, render_mode=render_mode)
     return registry.make(setting, render_mode)
 
 
-def _known(source: Any) -> "str | EnvSetting":
-    """What names the environment of a source."""
+def _known(source: Any) -> tuple[EnvSetting, Spaces | None]:
+    """What a source says of its environment, and the spaces of its policy where it has one."""
+    if isinstance(source, EnvSetting):
+        return source, None
+    if isinstance(source, Exported):
+        source = source.folder
+    if isinstance(source, (str, os.PathLike)):
+        source = _found(source)
+    if isinstance(source, str):
+        return EnvSetting(source), None
     if isinstance(source, Dataset):
         found = origin(source)
         if found.setting is None:
             raise EnvError(f"{found.problem}; name an environment by its Gymnasium id")
-        return found.setting
-    if hasattr(source, "directory"):
+        return found.setting, None
+    if isinstance(source, NumpyPolicy):
+        meta = source.description["meta"]
+        if meta["env"] is None:
+            raise EnvError("this policy knows no environment; name one by its Gymnasium id")
+        return EnvSetting.from_json(meta["env"]), configs.from_json(Spaces, meta["spaces"])
+    if is_run(source):
         if source.env is None:
-            raise EnvError(f"run {source.path} knows no environment; name one by its id")
-        setting: EnvSetting = source.env
-        return setting
-    return source if isinstance(source, EnvSetting) else str(source)
+            raise EnvError(f"run {source.path} knows no environment; name one by its Gymnasium id")
+        return source.env, source.spaces
+    raise EnvError(f"source must be a dataset, a run, an exported policy, {_kinds_for(source)}")
+
+
+def _found(name: str | os.PathLike[str]) -> Any:
+    """What lies under a name: a policy, a run, a dataset; else the name itself, for Gymnasium."""
+    path = files.absolute(name)
+    if (path / DESCRIPTION).is_file():
+        return NumpyPolicy.load(path)
+    if (path / "config.json").is_file():
+        from robo_rl.workflow.run import load_run  # late: it imports JAX
+
+        return load_run(path)
+    if find_local(name) is not None:
+        return open_dataset(name)
+    if not isinstance(name, str):
+        raise EnvError(f"{name} holds no run, no exported policy and no dataset")
+    return name

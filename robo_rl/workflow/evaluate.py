@@ -20,6 +20,7 @@ from robo_rl.judge.episodes import Episodes, evaluation_seeds, merge, normalised
 from robo_rl.judge.episodes import evaluate as judge
 from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment, film
+from robo_rl.workflow.exported import Exported
 from robo_rl.workflow.subject import Subject, opened
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
@@ -57,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(
-    source: "str | os.PathLike[str] | Run",
+    source: "str | os.PathLike[str] | Run | Exported",
     *,
     episodes: int = 100,
     seed: int = 0,
@@ -71,7 +72,7 @@ def evaluate(
     """Judge a run, or an exported policy, on seeds that training never sees.
 
     Args:
-        source: run, its folder, or the folder of an exported policy.
+        source: run, its folder, or an exported policy, as `export` returned it or its folder.
         episodes: how many.
         seed: of the evaluation episodes.
         workers: processes side by side; 0 evaluates here, in this one. So do policies that cannot
@@ -143,7 +144,7 @@ def _setting(
     subject: Subject, env: str | EnvSetting | None, limit: int | None, gap: float
 ) -> EnvSetting:
     if env is None and subject.home is None:
-        raise EnvError(f"{subject.name} knows no environment; name one with --env")
+        raise EnvError(f"{subject.name} knows no environment; name one with env (--env)")
     setting = subject.home
     if env is not None or limit is not None:
         setting = environment.named(env if env is not None else subject.home, limit)  # type: ignore[arg-type]

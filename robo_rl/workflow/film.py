@@ -27,11 +27,11 @@ _FPS = 20.0
 def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path) -> None:
     """Write an .mp4 of the episode that begins with `seed`. Raises EnvError that says why not."""
     if out.suffix != ".mp4":
-        raise ValueError(f"--video {out}: films are .mp4 files")
+        raise ValueError(f"video (--video) {out}: films are .mp4 files")
     extras.require("mujoco", "imageio")
     backend = video.find_backend()
     if backend is None:
-        raise EnvError(f"--video: {video.INSTALL_HINT}")
+        raise EnvError(f"video (--video): {video.INSTALL_HINT}")
     with Aside(out.parent, ".film-") as aside:
         part = aside.folder / out.name
         _filmed(_plan(subject, setting, seed, part), backend)
@@ -63,7 +63,9 @@ def _filmed(plan: Mapping[str, Any], backend: str) -> None:
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise EnvError(f"--video: {plan['env']['id']} could not be filmed: {lines[-1][-300:]}")
+        raise EnvError(
+            f"video (--video): {plan['env']['id']} could not be filmed: {lines[-1][-300:]}"
+        )
 
 
 def _play(plan: dict[str, Any]) -> None:

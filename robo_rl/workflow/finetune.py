@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -15,7 +15,8 @@ from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.learn import online, recipes
-from robo_rl.learn.contract import name_of
+from robo_rl.learn.contract import Agent
+from robo_rl.learn.contract import name_of as agent_name
 from robo_rl.learn.online import OnlineLoop, rollouts
 from robo_rl.learn.recipes import Recipe
 from robo_rl.runs import configs, samples
@@ -24,13 +25,13 @@ from robo_rl.runs.sessions import Session, online_template
 from robo_rl.workflow import environment, methods, vector_envs
 from robo_rl.workflow import teacher as teaching
 from robo_rl.workflow import train as training
-from robo_rl.workflow.data_view import DataView
+from robo_rl.workflow.data_view import DataView, name_of
 from robo_rl.workflow.run import SOURCE, Run, first_state, learned_by, load_run
+from robo_rl.workflow.settings import Options, texts
 from robo_rl.workflow.train import Home, check_learnable, evaluation_of, progress, slug
 
 FROM_NOTHING = ("sac", "ppo")
 """Agents with a recipe of the same name that starts fresh."""
-"""Recipes by agent that need neither data nor a run."""
 
 
 def finetune(
@@ -44,7 +45,7 @@ def finetune(
     envs: int = 1,
     seed: int = 0,
     teacher: str | os.PathLike[str] | None = None,
-    option: Sequence[str] = (),
+    option: Options = (),
     evaluate_every: int = 0,
     evaluation_episodes: int = 10,
     out: str | os.PathLike[str] | None = None,
@@ -62,7 +63,7 @@ def finetune(
         envs: environments side by side, each in a process of its own if several.
         seed: everything random follows from it.
         teacher: exported policy, for a recipe with a teacher.
-        option: settings of the recipe or of its agent as "name=value".
+        option: settings of the recipe or of its agent, as `train` takes them.
         evaluate_every: evaluate every so many steps; 0: never.
         evaluation_episodes: of each evaluation.
         out: run directory; None: the source's name with the recipe's behind it.
@@ -82,10 +83,10 @@ def finetune(
     if not planned.agent:
         planned = dataclasses.replace(planned, agent=run.directory.config["agent"])
     agent = agents.get(planned.agent)
-    planned, _ = methods.tuned(planned, agent.Config(), tuple(option))
+    planned, _ = methods.tuned(planned, agent.Config(), texts(option))
     teacher_folder = None if teacher is None else pathlib.Path(teacher)
     _check_plan(agent, planned, recipe, steps, envs, teacher_folder)
-    config = adopted(agent, planned, run, tuple(option))
+    config = adopted(agent, planned, run, texts(option))
     check_learnable(agent, run.spaces, teacher_folder)
     setting = environment.with_gap(_env_of(run, env, max_episode_steps), gap)
     registry.check_fits(setting, run.spaces, f"run {run.path}")
@@ -112,7 +113,7 @@ def finetune(
 
 def learn_online(
     env: str | EnvSetting,
-    agent: str | None = None,
+    agent: str | Agent | None = None,
     *,
     recipe: str | None = None,
     dataset: str | os.PathLike[str] | Dataset | None = None,
@@ -122,7 +123,7 @@ def learn_online(
     reward_shift: float = 0.0,
     envs: int = 1,
     seed: int = 0,
-    option: Sequence[str] = (),
+    option: Options = (),
     evaluate_every: int = 0,
     evaluation_episodes: int = 10,
     keep: int = 2,
@@ -133,8 +134,8 @@ def learn_online(
 
     Args:
         env: Gymnasium id or setting.
-        agent: method, where no recipe is named: sac, which is the default, ppo, or a file or an
-            installed agent of one's own, which collects and updates as sac does.
+        agent: method, where no recipe is named: sac, which is the default, ppo, or one of one's
+            own, which collects and updates as sac does; by name, file or as a module.
         recipe: one with start = "fresh", such as rlpd, which reads a dataset too.
         dataset: offline data for a recipe that reads some.
         steps: environment steps, over all environments.
@@ -143,7 +144,7 @@ def learn_online(
         reward_shift: added after that.
         envs: environments side by side.
         seed: everything random follows from it.
-        option: settings of the recipe or of its agent as "name=value".
+        option: settings of the recipe or of its agent, as `train` takes them.
         evaluate_every: evaluate every so many steps; 0: never.
         evaluation_episodes: of each evaluation.
         keep: the newest checkpoints that stay, one every 5,000 steps.
@@ -158,9 +159,9 @@ def learn_online(
         evaluation_episodes=evaluation_episodes,
         keep=keep,
     )
-    name, planned = _from_nothing(agent, recipe)
+    name, planned = _from_nothing(None if agent is None else agents.called(agent), recipe)
     module = agents.get(planned.agent)
-    planned, config = methods.tuned(planned, module.Config(), tuple(option))
+    planned, config = methods.tuned(planned, module.Config(), texts(option))
     _check_plan(module, planned, name, steps, envs, None)
     setting = environment.named(env, max_episode_steps)
     spaces = registry.spaces_of(setting)
@@ -169,10 +170,10 @@ def learn_online(
     if planned.needs_offline_data:
         if dataset is None:
             raise ValueError(f"recipe {name} reads offline data: name a dataset")
-        opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset, download=True)
+        opened = open_dataset(dataset, download=True)
         home, origin = training.home_of(opened, setting)
         spaces = home.spaces
-        view = DataView(opened.id, reward_offset=origin.reward_offset)
+        view = DataView(name_of(opened), reward_offset=origin.reward_offset)
         view = dataclasses.replace(view, reward_scale=reward_scale, reward_shift=reward_shift)
     elif dataset is not None:
         raise ValueError(f"recipe {name} reads no dataset; rlpd does")
@@ -213,7 +214,7 @@ def _from_nothing(agent: str | None, recipe: str | None) -> tuple[str, Recipe]:
             f"{agent} does not learn from nothing; {', '.join(FROM_NOTHING)} do, or name a recipe"
         )
     own = dataclasses.replace(recipes.get("sac"), agent=agents.describe(agent))
-    return name_of(agents.get(agent)), own
+    return agent_name(agents.get(agent)), own
 
 
 def _tell(
@@ -261,7 +262,7 @@ def _check_plan(
 
 def _env_of(run: Run, env: str | EnvSetting | None, limit: int | None) -> EnvSetting:
     if env is None and run.env is None:
-        raise EnvError(f"run {run.path} knows no environment; name one with --env")
+        raise EnvError(f"run {run.path} knows no environment; name one with env (--env)")
     if env is None and limit is None:
         assert run.env is not None
         return run.env
@@ -353,7 +354,7 @@ def run_online(run: Run, resume: bool = False, fallback: bool = False) -> None:
     assert run.env is not None
     run.directory.claim()  # before environments start, and a bar is drawn
     verb = "learn" if recipe.start == "fresh" else "finetune"
-    title = f"{verb} {name_of(run.agent)}"
+    title = f"{verb} {agent_name(run.agent)}"
     with (
         vector_envs.environments(
             run.env,
@@ -421,7 +422,7 @@ def _check_source(recipe: Recipe, source: Run) -> None:
     if source.chunk != recipe.chunk:
         raise ValueError(
             f"{path} was trained on chunks of {source.chunk} actions and the recipe plays "
-            f"{recipe.chunk}; train with --chunk {recipe.chunk}, or give --option "
+            f"{recipe.chunk}; train with chunk (--chunk) {recipe.chunk}, or give option "
             f"chunk={source.chunk}"
         )
     # Read before the new run's folder begins with a copy of it; what is learned, by `adopted`.

@@ -50,7 +50,9 @@ def tuned(recipe: Recipe, config: Any, options: tuple[str, ...]) -> tuple[Recipe
     inner = {name: value for name, value in values.items() if "." in name}
     for name in inner:
         if recipe.start != "fresh" and isinstance(getattr(config, name.split(".")[0]), NetConfig):
-            raise ValueError(f"--option {name}: networks are those of the run that is finetuned")
+            raise ValueError(
+                f"option (--option) {name}: networks are those of the run that is finetuned"
+            )
     fixed = {**dict(recipe.options), **{k: v for k, v in values.items() if k not in inner}}
     recipe = settings.with_values(recipe, {"options": tuple(fixed.items())})
     return recipe, settings.with_values(config, inner)

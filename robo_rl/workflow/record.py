@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -21,11 +22,13 @@ from robo_rl.envs.registry import EnvError, EnvSetting, succeeded
 from robo_rl.learn.seeds import training_seed
 from robo_rl.workers import Work, pool
 from robo_rl.workflow import environment
+from robo_rl.workflow.exported import Exported
 from robo_rl.workflow.subject import Subject, opened
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
 
+Policies: TypeAlias = "str | os.PathLike[str] | Run | Exported"
 RANDOM = "random"
 _STREAM = 8  # of the noise; 0 to 7 are the loops'
 
@@ -57,7 +60,7 @@ class _Plan:
 
 
 def record(
-    policy: "str | os.PathLike[str] | Run | Sequence[str | os.PathLike[str]]",
+    policy: "Policies | Sequence[Policies]",
     dataset: str,
     *,
     env: str | EnvSetting | None = None,
@@ -94,9 +97,14 @@ def record(
     _check(noise, random_action_prob)
     if (ref_min_score is None) != (ref_max_score is None):
         raise ValueError("record: give both ref_min_score and ref_max_score, or neither")
-    sources = [policy] if isinstance(policy, (str, os.PathLike)) or not _many(policy) else policy
+    one = isinstance(policy, (str, os.PathLike, Exported)) or not isinstance(policy, Sequence)
+    sources: Any = [policy] if one else policy
     with contextlib.ExitStack() as used:
-        subjects = tuple(_subject(source, used) for source in sources)  # type: ignore[union-attr]
+        subjects = tuple(_subject(source, used) for source in sources)
+        if not subjects:
+            raise ValueError(
+                "record: name a policy, or several: random, a run or an exported policy"
+            )
         setting = _setting(subjects, env, max_episode_steps)
         spaces = registry.spaces_of(setting)
         for subject in subjects:
@@ -173,14 +181,12 @@ class _Tally:
 
 
 def _check(noise: float, random_action_prob: float) -> None:
-    if not noise >= 0.0:
-        raise ValueError(f"--noise must be >= 0, got {noise}")
+    if not 0.0 <= noise < math.inf:
+        raise ValueError(f"noise (--noise) must be finite and >= 0, got {noise}")
     if not 0.0 <= random_action_prob <= 1.0:
-        raise ValueError(f"--random-action-prob must be in [0, 1], got {random_action_prob}")
-
-
-def _many(policy: Any) -> bool:
-    return isinstance(policy, Sequence)
+        raise ValueError(
+            f"random_action_prob (--random-action-prob) must be in [0, 1], got {random_action_prob}"
+        )
 
 
 def _subject(source: Any, used: contextlib.ExitStack) -> Subject | None:
@@ -198,7 +204,7 @@ def _setting(
 ) -> EnvSetting:
     home = next((s.home for s in subjects if s is not None and s.home is not None), None)
     if env is None and home is None:
-        raise EnvError("record: no environment is known; name one with --env")
+        raise EnvError("record: no environment is known; name one with env (--env)")
     if env is None and limit is None:
         assert home is not None
         return home

@@ -105,4 +105,4 @@ def _checkpoint(run: RunDirectory, verdict: Diagnosis, kept: Sequence[int]) -> s
     before = [step for step in kept if step <= verdict.step]
     if before:
         return f" (kept: robo-rl export {run.path} --step {before[-1]})"
-    return f" (none is kept: train again with --steps {verdict.step}, or with a larger --keep)"
+    return f" (none is kept: train again for {verdict.step} steps (--steps), or keep more (--keep))"

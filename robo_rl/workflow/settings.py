@@ -6,9 +6,11 @@ import difflib
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 C = TypeVar("C")
+Options: TypeAlias = str | Mapping[str, Any] | Sequence[str]
+"""Settings by name, or as "name=value", one or several."""
 
 
 class Setting(NamedTuple):
@@ -31,9 +33,23 @@ def settings(config: Any) -> Iterator[Setting]:
             yield Setting(field.name, value, text)
 
 
-def with_options(config: C, options: Sequence[str]) -> C:
+def texts(option: Options) -> tuple[str, ...]:
+    """Options as NAME=VALUE, of however they were given."""
+    if isinstance(option, str):
+        return (option,)
+    if isinstance(option, Mapping):
+        return tuple(f"{name}={shown(value)}" for name, value in option.items())
+    if isinstance(option, Sequence) and all(isinstance(item, str) for item in option):
+        return tuple(option)
+    raise ValueError(
+        "option (--option): give settings as a dict, such as {'discount': 0.98}, or as texts, such "
+        f"as 'discount=0.98', got {option!r}"
+    )
+
+
+def with_options(config: C, options: Options) -> C:
     """The config with NAME=VALUE settings, of the types that its present values have."""
-    return with_values(config, parsed(config, options))
+    return with_values(config, parsed(config, texts(options)))
 
 
 def with_values(config: C, values: Mapping[str, Any]) -> C:
@@ -55,13 +71,15 @@ def parsed(config: Any, options: Sequence[str], also: Sequence[str] = ()) -> dic
     for option in options:
         name, equals, text = option.partition("=")
         if not equals:
-            raise ValueError(f"--option {option}: expected NAME=VALUE, such as discount=0.98")
+            raise ValueError(
+                f"option (--option) {option}: expected NAME=VALUE, such as discount=0.98"
+            )
         if name not in known:
             names = [*also, *known]
             like = difflib.get_close_matches(name, names) or [k for k in names if name in k]
             meant = f"is {' or '.join(like)} meant? " if like else ""
             raise ValueError(
-                f"--option {option}: there is no such setting; {meant}"
+                f"option (--option) {option}: there is no such setting; {meant}"
                 "`robo-rl methods NAME` lists those of an agent or a recipe"
             )
         values[name] = _value(option, known[name], text)
@@ -70,7 +88,7 @@ def parsed(config: Any, options: Sequence[str], also: Sequence[str] = ()) -> dic
 
 def shown(value: Any) -> str:
     """As an option gives it."""
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return ",".join(map(shown, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -87,13 +105,13 @@ def _value(option: str, default: Any, text: str) -> Any:
         return tuple(_value(option, default[0], item) for item in text.split(","))
     if isinstance(default, bool):
         if text not in ("true", "false"):
-            raise ValueError(f"--option {option}: expected true or false")
+            raise ValueError(f"option (--option) {option}: expected true or false")
         return text == "true"
     try:
         return type(default)(text)
     except ValueError as error:
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise ValueError(f"--option {option}: expected {kind}") from error
+        raise ValueError(f"option (--option) {option}: expected {kind}") from error
 
 
 def _texts(kind: type) -> dict[str, str]:

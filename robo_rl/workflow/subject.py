@@ -4,13 +4,16 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvSetting
+from robo_rl.fields import check_count
 from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.runs import configs
+from robo_rl.workflow.exported import Exported
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
@@ -39,12 +42,18 @@ class Subject:
 
 
 @contextlib.contextmanager
-def opened(source: "str | os.PathLike[str] | Run", step: int | None = None) -> Iterator[Subject]:
+def opened(
+    source: "str | os.PathLike[str] | Run | Exported", step: int | None = None
+) -> Iterator[Subject]:
     """A run, exported first where that can be, or an exported policy; for as long as it is used."""
-    path = pathlib.Path(source) if isinstance(source, (str, os.PathLike)) else source.path
+    if step is not None:
+        check_count("step (--step)", step, least=0)
+    if isinstance(source, Exported):
+        source = source.folder
+    path = path_of(source)
     if (path / DESCRIPTION).exists():
         if step is not None:
-            raise ValueError(f"--step: {path} is an exported policy, of one step already")
+            raise ValueError(f"step (--step): {path} is an exported policy, of one step already")
         policy = NumpyPolicy.load(path)
         meta = policy.description["meta"]
         home = None if meta["env"] is None else EnvSetting.from_json(meta["env"])
@@ -57,7 +66,7 @@ def opened(source: "str | os.PathLike[str] | Run", step: int | None = None) -> I
     from robo_rl.workflow.export import at_hand
     from robo_rl.workflow.run import load_run
 
-    run = load_run(source)
+    run = load_run(path)
     references = run.directory.config.get("references", {})
     with contextlib.ExitStack() as stack:
         folder, digest, acting = None, "", None
@@ -69,3 +78,21 @@ def opened(source: "str | os.PathLike[str] | Run", step: int | None = None) -> I
         yield Subject(
             run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
         )
+
+
+def is_run(source: Any) -> bool:
+    """Whether this is a `Run`. Imports no JAX: where there is one, its module is there too."""
+    module = sys.modules.get("robo_rl.workflow.run")
+    return module is not None and isinstance(source, module.Run)
+
+
+def path_of(source: Any) -> pathlib.Path:
+    """The folder of a run or of an exported policy. Raises ValueError for anything else."""
+    if isinstance(source, (str, os.PathLike)):
+        return pathlib.Path(source)
+    if is_run(source):
+        return pathlib.Path(source.path)
+    raise ValueError(
+        "expected a run, its folder, or an exported policy as robo_rl.export returned it or by "
+        f"its folder, got {type(source).__name__}"
+    )

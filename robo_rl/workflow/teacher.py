@@ -21,10 +21,12 @@ def check_teacher(agent: Any, folder: pathlib.Path | None, recipe: Recipe | None
     name = agent.__name__.rpartition(".")[2]
     if folder is None:
         if wanted:
-            raise ValueError(f"{name} learns from a teacher: --teacher POLICY, an exported policy")
+            raise ValueError(
+                f"{name} learns from a teacher: give teacher (--teacher), an exported policy"
+            )
         return
     if not wanted:
-        raise ValueError(f"--teacher {folder}: {name} does not learn from a teacher")
+        raise ValueError(f"teacher (--teacher) {folder}: {name} does not learn from a teacher")
 
 
 def check_size(
@@ -35,8 +37,8 @@ def check_size(
     found = (policy.observation_size,), (policy.action_size,)
     if found != (observations, actions):
         raise ValueError(
-            f"--teacher {folder}: it maps observations {found[0]} to actions {found[1]}; the data "
-            f"have observations {observations} and actions {actions}"
+            f"teacher (--teacher) {folder}: it maps observations {found[0]} to actions {found[1]}; "
+            f"the data have observations {observations} and actions {actions}"
         )
 
 

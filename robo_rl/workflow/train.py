@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -14,18 +14,19 @@ from robo_rl.data.minari_io import Dataset, open_dataset
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting
+from robo_rl.fields import check_switch
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
 from robo_rl.learn import offline
 from robo_rl.learn.batches import Transitions
 from robo_rl.learn.checks import check_observations, check_offline
-from robo_rl.learn.contract import State
+from robo_rl.learn.contract import Agent, State, needs
 from robo_rl.learn.offline import OfflineLoop
 from robo_rl.runs import configs, samples
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.sessions import Progress, Session
 from robo_rl.workflow import environment, settings, suites
 from robo_rl.workflow import teacher as teaching
-from robo_rl.workflow.data_view import DataView, return_range, spaces_of
+from robo_rl.workflow.data_view import DataView, name_of, return_range, spaces_of
 from robo_rl.workflow.run import Run, RunPolicy
 
 _SHOWN = (
@@ -64,11 +65,11 @@ class Home:
 
 def train(
     dataset: str | os.PathLike[str] | Dataset,
-    agent: str = "bc",
+    agent: str | Agent = "bc",
     *,
     steps: int = 20_000,
     config: Any = None,
-    option: Sequence[str] = (),
+    option: settings.Options = (),
     batch_size: int = 256,
     n_step: int = 1,
     chunk: int = 1,
@@ -82,7 +83,7 @@ def train(
     normalise: bool | None = None,
     evaluate_every: int = 0,
     evaluation_episodes: int = 10,
-    expert: str = "",
+    expert: str | os.PathLike[str] | Dataset = "",
     teacher: str | os.PathLike[str] | None = None,
     keep: int = 4,
     out: str | os.PathLike[str] | None = None,
@@ -92,10 +93,10 @@ def train(
 
     Args:
         dataset: Minari id, path or opened dataset.
-        agent: method, see `robo_rl.agents.AGENTS`.
+        agent: method, see `robo_rl.agents.AGENTS`; its module is as good as its name.
         steps: gradient steps.
         config: the method's settings, an `agents.get(agent).Config`; `option` changes some.
-        option: settings as "name=value".
+        option: settings as "name=value", one or several, or as a dict.
         batch_size: rows of one gradient step, or of one critic step where an update has several.
         n_step: steps of reward before the bootstrap.
         chunk: learn and play chunks of so many actions.
@@ -130,21 +131,25 @@ def train(
         evaluation_episodes=evaluation_episodes,
         keep=keep,
     )
+    if normalise is not None:
+        check_switch("normalise (--normalise)", normalise)
+    agent = agents.called(agent)
     module = agents.get(agent)
     check_offline(module)
+    _check_expert(agent, module, expert)
     teacher_folder = None if teacher is None else pathlib.Path(teacher)
     teaching.check_teacher(module, teacher_folder)
     made = module.Config() if config is None else _own(agent, module, config)
     made = settings.with_options(made, option)
-    opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset, download=True)
+    opened = open_dataset(dataset, download=True)
     home, origin = home_of(opened, env, max_episode_steps, frames)
     chosen = _scales(agent, home.env, reward_scale, reward_shift, normalise)
     view = DataView(
-        str(dataset) if not isinstance(dataset, Dataset) else opened.id,
+        name_of(opened) if isinstance(dataset, Dataset) else str(dataset),
         reward_offset=origin.reward_offset,
         reward_scale=_number(chosen.scale, opened),
         reward_shift=chosen.shift,
-        expert=expert,
+        expert=name_of(expert) if isinstance(expert, Dataset) else str(expert),
     )
     every = max(1, min(500, steps, evaluate_every or steps))
     loop = OfflineLoop(
@@ -164,7 +169,9 @@ def train(
     rows = view.load(home.spaces)
     offline.check(module, made, rows, loop)
     if evaluate_every and home.env is None:
-        raise EnvError(f"--evaluate-every: {origin.problem}; name one with --env")
+        raise EnvError(
+            f"evaluate_every (--evaluate-every): {origin.problem}; name one with env (--env)"
+        )
     if say is not None:
         _tell(say, agent, home, origin, chosen, view)
     folder = pathlib.Path("runs") / f"{slug(agent)}-{slug(view.dataset)}" if out is None else out
@@ -233,6 +240,13 @@ def check_learnable(agent: Any, spaces: Spaces, teacher: pathlib.Path | None = N
         teaching.check_size(teacher, spaces.observation_shape, (spaces.action_size,))  # type: ignore[arg-type]
 
 
+def _check_expert(name: str, agent: Agent, expert: Any) -> None:
+    """Raise ValueError for an expert's data that the method would take for its own."""
+    if expert and "expert" not in needs(agent):
+        able = ", ".join(n for n, other in agents.AGENTS.items() if "expert" in needs(other))
+        raise ValueError(f"expert (--expert): {name} imitates no expert; {able} does")
+
+
 def _own(name: str, agent: Any, config: Any) -> Any:
     if not isinstance(config, agent.Config):
         raise ValueError(
@@ -268,10 +282,11 @@ def _number(scale: float | str, dataset: Dataset) -> float:
         number = float(scale)
     except ValueError as error:
         raise ValueError(
-            f"--reward-scale: expected a number or {suites.RETURN_RANGE}, got {scale!r}"
+            f"reward_scale (--reward-scale): expected a number or {suites.RETURN_RANGE}, got "
+            f"{scale!r}"
         ) from error
     if not (math.isfinite(number) and number != 0.0):
-        raise ValueError(f"--reward-scale must be finite and not 0, got {scale}")
+        raise ValueError(f"reward_scale (--reward-scale) must be finite and not 0, got {scale}")
     return number
 
 
@@ -286,7 +301,7 @@ def _tell(
     if home.env is None:
         say(
             f"no environment: {origin.problem or 'the data name none'}. The run trains; eval and "
-            "finetune need --env"
+            "finetune need env (--env)"
         )
     else:
         say(f"environment {home.env.id}")

@@ -55,6 +55,8 @@ def changed(name, rows, value):
 
 
 OFFLINE = [
+    (changed("masks", 3, 2.0), r"iql: masks must be in \[0, 1\] \(masks are 1 - .*row 3: 2.0"),
+    (changed("masks", slice(2, 5), -1.0), r"masks must be in \[0, 1\].*3 of 10 rows.*row 2"),
     (
         without("masks"),
         r"iql learns from transitions with .* lack masks \(masks are 1 - term",

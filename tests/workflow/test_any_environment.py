@@ -81,7 +81,7 @@ def test_data_without_an_environment_train_and_are_judged_where_one_is_named(
     run = train(name, "bc", out=tmp_path / "run", steps=4, batch_size=8, say=said.append)
     assert "names no environment" in said[0]
     assert run.env is None
-    with pytest.raises(ValueError, match="knows no environment; name one with --env"):
+    with pytest.raises(ValueError, match=r"knows no environment; name one with env \(--env\)"):
         evaluate(run)
     assert len(evaluate(run, env="probe/Arm-v0", episodes=2, workers=0).episodes.seeds) == 2
 
@@ -132,13 +132,13 @@ def test_a_refused_call_leaves_no_folder(datasets, tmp_path, monkeypatch):
         ({"agent": "bc", "reward_scale": 0.0}, "not 0"),
         ({"agent": "bc", "option": ("hiden=3",)}, "no such setting"),
         ({"agent": "iql", "config": robo_rl.train}, "the config of iql is a"),
-        ({"agent": "bc", "n_step": 0}, "--n-step must be >= 1"),
-        ({"agent": "bc", "steps": 1e2}, "--steps must be a whole number, got 100.0"),
-        ({"agent": "bc", "seed": 1.5}, "--seed must be a whole number"),
-        ({"agent": "bc", "seed": "0"}, "--seed must be a whole number, got '0'"),
-        ({"agent": "bc", "seed": 2**32}, "--seed must be < 4294967296"),
+        ({"agent": "bc", "n_step": 0}, r"--n-step\) must be >= 1"),
+        ({"agent": "bc", "steps": 1e2}, r"--steps\) must be a whole number, got 100.0"),
+        ({"agent": "bc", "seed": 1.5}, r"--seed\) must be a whole number"),
+        ({"agent": "bc", "seed": "0"}, r"--seed\) must be a whole number, got '0'"),
+        ({"agent": "bc", "seed": 2**32}, r"--seed\) must be < 4294967296"),
         ({"agent": "bc", "evaluate_every": 5, "evaluation_episodes": 0}, "--evaluation-episodes"),
-        ({"agent": "bc", "keep": 0}, "--keep must be >= 1"),
+        ({"agent": "bc", "keep": 0}, r"--keep\) must be >= 1"),
     ):
         with pytest.raises(ValueError, match=message):
             train(name, out=tmp_path / "run", **wrong)

@@ -111,7 +111,7 @@ def test_wrong_runs_are_refused_before_anything_is_evaluated(runs, evaluated, tm
     other.save(1, {"x": np.ones(1)})
     with pytest.raises(ValueError, match=r"different environments.*Double"):
         _select([runs[0], other.path], tmp_path / "x.json")
-    with pytest.raises(ValueError, match=r"--pulls must be >= 1"):
+    with pytest.raises(ValueError, match=r"--pulls\) must be >= 1"):
         _select(runs, tmp_path / "x.json", "--pulls", "0")
     assert evaluated == []
     assert not (tmp_path / "x.json").exists()

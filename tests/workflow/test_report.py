@@ -34,7 +34,7 @@ def test_the_report_names_the_verdict_and_shows_its_curves_once(run):
 def test_the_checkpoint_to_take_is_named_where_it_is_kept(run):
     _log(run)
     (text,) = report.verdicts(Run(run))
-    assert "none is kept: train again with --steps 1100" in text
+    assert "none is kept: train again for 1100 steps (--steps)" in text
     for step in (500, 1000, 1500):
         run.save(step, {"x": np.ones(1)})
     (text,) = report.verdicts(Run(run))

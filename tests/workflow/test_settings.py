@@ -41,7 +41,10 @@ def test_dotted_names_reach_into_a_network():
         ("critic=3", "no such setting; is critics "),
         ("hidden=3", "no such setting; is actor.hidden or critic.hidden meant"),
         ("xyz=3", "no such setting; `robo-rl methods"),
-        ("critic.hidden=64,wide", "--option critic.hidden=64,wide: expected a whole number"),
+        (
+            "critic.hidden=64,wide",
+            r"\(--option\) critic.hidden=64,wide: expected a whole number",
+        ),
         ("critic.layer_norm=both", "NetConfig.layer_norm must be one of none, before, after"),
         ("lagrange=yes", "expected true or false"),
         ("samples=0", "samples must be"),
@@ -50,6 +53,27 @@ def test_dotted_names_reach_into_a_network():
 def test_a_bad_option_is_named(option, message):
     with pytest.raises(ValueError, match=message):
         settings.with_options(agents.cql.Config(), [option])
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["discount=0.9", {"discount": 0.9}, ["discount=0.9"], ("discount=0.9",)],
+)
+def test_options_are_a_text_a_dict_or_several_texts(option):
+    assert settings.with_options(agents.cql.Config(), option).discount == 0.9
+
+
+def test_options_as_a_dict_take_values_of_any_kind():
+    option = {"critic.hidden": (64, 32), "lagrange": True, "critic.layer_norm": "after"}
+    config = settings.with_options(agents.cql.Config(), option)
+    assert (config.critic.hidden, config.lagrange) == ((64, 32), True)
+    assert config.critic.layer_norm == "after"
+
+
+@pytest.mark.parametrize("option", [3, [("discount", 0.9)], None])
+def test_options_of_another_kind_are_told_how_they_are_given(option):
+    with pytest.raises(ValueError, match="give settings as a dict, such as"):
+        settings.with_options(agents.cql.Config(), option)
 
 
 @pytest.mark.parametrize("name", sorted(agents.AGENTS))

@@ -34,7 +34,7 @@ def parsed(reader: Reader, texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--option {text}: expected NAME=VALUE")
+            raise ValueError(f"option (--option) {text}: expected NAME=VALUE")
         _require_known(reader, [name])
         values[name] = _value(text, _kinds(reader, name), value)
     return values
@@ -76,5 +76,7 @@ def _value(text: str, kinds: tuple[Any, ...], value: str) -> Any:
         except (KeyError, ValueError):
             continue
     if plain and str not in kinds:
-        raise ValueError(f"--option {text}: expected {' or '.join(_SHOWN[k] for k in plain)}")
+        raise ValueError(
+            f"option (--option) {text}: expected {' or '.join(_SHOWN[k] for k in plain)}"
+        )
     return value

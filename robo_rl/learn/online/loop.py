@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robo_rl import counts
 from robo_rl.data.returns import monte_carlo_returns
+from robo_rl.fields import check_count
 from robo_rl.learn import checks, controllers
 from robo_rl.learn.batches import ROLLOUT_KEYS, Transitions
 from robo_rl.learn.checks import check_observations
@@ -56,9 +56,9 @@ class OnlineLoop:
 
     def __post_init__(self) -> None:
         for name in ("env_steps", "capacity", "log_every", "checkpoint_every"):
-            counts.whole(f"OnlineLoop.{name}", getattr(self, name))
+            check_count(f"OnlineLoop.{name}", getattr(self, name))
         for name in ("seed", "evaluate_every"):
-            counts.whole(f"OnlineLoop.{name}", getattr(self, name), 0)
+            check_count(f"OnlineLoop.{name}", getattr(self, name), 0)
 
 
 def start_state(
