@@ -15,7 +15,10 @@ import importlib.util
 import inspect
 import pathlib
 import re
+import site
 import sys
+import sysconfig
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as linen
@@ -29,6 +32,10 @@ _TEXT = re.compile(
 _HERE = "here"
 """Source of a class that no other process could find: made in a function or in a session."""
 _HANDED: dict[str, type] = {}
+_NOT_LASTING = (
+    "{where}: {name} was defined in a function or a session and cannot be found again; put it at "
+    "the top of a file and give it as path/to/it.py:{name}"
+)
 _FLAX_FIELDS = ("parent", "name")
 
 
@@ -62,6 +69,8 @@ def pin(module: Any, where: str) -> str:
     source = reference.source
     if source.endswith(".py"):
         source = str(pathlib.Path(source).expanduser().resolve())
+    else:
+        source = _lasting(source, _file(source, where))
     reference = dataclasses.replace(reference, source=source)
     return str(dataclasses.replace(reference, digest=_digest(source, where)))
 
@@ -171,7 +180,41 @@ def _source_of(kind: type) -> str | None:
     if kind.__module__ == "__main__" or kind.__module__.startswith(f"{FILES}."):
         file = getattr(module, "__file__", None)
         return None if file is None else str(pathlib.Path(file).resolve())
-    return str(kind.__module__)
+    return _lasting(str(kind.__module__), pathlib.Path(str(getattr(module, "__file__", ""))))
+
+
+def _lasting(source: str, file: pathlib.Path) -> str:
+    """A module's name where it finds the module from any folder, else the path of its file.
+
+    A module beside a script is found by its name only where the script is. One within a package
+    keeps its name: alone, out of its file, its package would be missing.
+    """
+    if "." in source or file.suffix != ".py" or file.name == "__init__.py":
+        return source
+    libraries = [
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
+    places = [*libraries, *site.getsitepackages(), site.getusersitepackages()]
+    path = file.resolve()
+    installed = {pathlib.Path(place).resolve() for place in places} & set(path.parents)
+    return source if installed else str(path)
+
+
+def check_lasting(config: Any) -> None:
+    """Raise ValueError where JSON values name a class that no other process could find.
+
+    A loop of one's own may train with one; a run that is kept must be opened again.
+    """
+    if isinstance(config, Mapping):
+        for value in config.values():
+            check_lasting(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            check_lasting(value)
+    elif isinstance(config, str) and config.startswith(f"{_HERE}:"):
+        match = _TEXT.fullmatch(config)
+        if match is not None and match["digest"]:
+            raise ValueError(_NOT_LASTING.format(where="arch", name=match["name"]))
 
 
 def _digest(source: str, where: str) -> str:
@@ -204,10 +247,7 @@ def _resolved(reference: str, digest: str, where: str) -> Any:
     source, _, name = reference.rpartition(":")
     if source == _HERE:
         if digest not in _HANDED:
-            raise ValueError(
-                f"{where}: {name} was defined in a function or a session and cannot be found "
-                "again; put it at the top of a file and give it as path/to/it.py:" + name
-            )
+            raise ValueError(_NOT_LASTING.format(where=where, name=name))
         return _HANDED[digest]
     found = _digest(source, where)
     if digest and found != digest:

@@ -21,6 +21,7 @@ from typing import Any
 
 from robo_rl import files
 from robo_rl.locks import LOCK_FILE, Aside, Lock, Occupied
+from robo_rl.nn import modules
 from robo_rl.runs.checkpoints import Checkpoints
 from robo_rl.runs.metrics import MetricsLog
 
@@ -69,9 +70,12 @@ class RunDirectory:
     ) -> "RunDirectory":
         """Make a new run and claim it; the folder appears whole. A folder with content is refused.
 
+        Raises ValueError for a network that no other process could find again.
+
         `config["keep"]` is how many of the newest checkpoints stay, 2 where it is not given.
         `fill` puts into the folder what the run needs besides, before anybody sees it.
         """
+        modules.check_lasting(config)
         target = files.absolute(path)
         if target.is_symlink():  # such as one to a larger disk
             target = target.resolve()

@@ -1,5 +1,9 @@
+import importlib
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import flax.linen as linen
 import jax
@@ -7,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from robo_rl.agents import bc
 from robo_rl.nn.apply import apply, apply_ensemble, init_ensemble, init_params
 from robo_rl.nn.encoder import EncoderConfig
 from robo_rl.nn.networks import Actor, NetConfig, Scalar
 from robo_rl.plugins import load_file
 from robo_rl.runs import configs
+from robo_rl.runs.directory import RunDirectory
 
 KEY = jax.random.key(0)
 FILE = """
@@ -189,3 +195,40 @@ def test_a_file_that_cannot_be_run_is_refused_with_its_reason(file):
     file.write_text("1 / 0")
     with pytest.raises(ValueError, match=r"mine.py failed in line .*ZeroDivisionError"):
         NetConfig(arch=f"{file}:Net").trunk()
+
+
+def test_a_module_beside_the_script_is_kept_by_its_file(file, tmp_path, monkeypatch):
+    """Its name finds it only in a process that was started by a script in the same folder."""
+    monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    module = importlib.import_module("mine")
+    net = NetConfig(arch=module.Waves(width=3))
+    assert net == NetConfig(arch="mine:Waves(width=3)") == NetConfig(arch=f"{file}:Waves(width=3)")
+    monkeypatch.undo()
+    monkeypatch.chdir("/")
+    code = (
+        "import sys; from robo_rl.nn.networks import NetConfig;"
+        "print(NetConfig(arch=sys.argv[1]).trunk().width)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", code, net.arch]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "3"
+
+
+def test_an_installed_module_keeps_its_name():
+    assert NetConfig(arch="flax.linen:Dropout").arch.startswith("flax.linen:Dropout@")
+
+
+def test_a_run_is_not_begun_with_a_network_that_nobody_finds_again(tmp_path):
+    class Local(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(4)(x)
+
+    net = NetConfig(arch=Local)
+    init_params(Scalar(net), KEY, jnp.zeros((1, 2)))  # here it can be used
+    config = {"kind": "offline", "agent_config": configs.to_json(bc.Config(actor=net))}
+    with pytest.raises(ValueError, match=r"Local was defined in a function .*path/to/it.py:Local"):
+        RunDirectory.create(tmp_path / "run", config)
+    assert list(tmp_path.iterdir()) == []

@@ -69,11 +69,9 @@ def test_no_second_twin_beside_an_arm(a_driver, tmp_path, monkeypatch):
     }
     monkeypatch.setattr(deploy.NumpyPolicy, "load", lambda _: Exported(**meta))
     out = tmp_path / "out"
-    with pytest.raises(
-        HardwareError, match=rf"{a_driver} has an arm already.*with attach \(--attach\), or"
-    ):
+    with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*with attach "):
         deploy.deploy("policy", domain=a_driver, out=out)
-    with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*another --domain"):
+    with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*another domain "):
         deploy.serve_twin("single", 2, a_driver, 0.0, say=print)
     assert not out.exists()
 
