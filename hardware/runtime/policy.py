@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from robo_rl.hardware.runtime import files
 from robo_rl.hardware.runtime.files import ARRAYS, DESCRIPTION, FORMAT, PolicyError, digest
@@ -22,7 +23,20 @@ from robo_rl.hardware.runtime.kinds import KINDS, Parts, build_kind
 from robo_rl.hardware.runtime.networks import float32
 from robo_rl.hardware.runtime.specs import ActionSpec, ObservationSpec
 
-__all__ = ["ARRAYS", "DESCRIPTION", "FORMAT", "KINDS", "NumpyPolicy", "PolicyError", "digest"]
+__all__ = [
+    "ARRAYS",
+    "DESCRIPTION",
+    "FORMAT",
+    "KINDS",
+    "NotFinite",
+    "NumpyPolicy",
+    "PolicyError",
+    "digest",
+]
+
+
+class NotFinite(ValueError):
+    """An observation with a number that is not finite as float32."""
 
 
 class NumpyPolicy:
@@ -85,23 +99,26 @@ class NumpyPolicy:
         self._queue: list[np.ndarray] = []
         self._rng = np.random.default_rng(seed)
 
-    def act(self, observation: np.ndarray | Mapping[str, Any]) -> np.ndarray:
+    def act(self, observation: npt.ArrayLike | Mapping[str, Any]) -> np.ndarray:
         """The next action (..., A), float32 in [-1, 1]: of the chunk under way, or of a new one.
 
         The observation is a vector (..., O), or a Dict that `observation.flatten` knows. Noise is
-        NumPy's `default_rng(seed).standard_normal` in float32, seeded by `reset`.
+        NumPy's `default_rng(seed).standard_normal` in float32, seeded by `reset`. Raises
+        NotFinite, before noise is drawn, for an observation that is not.
         """
         if not self._queue:
             if isinstance(observation, Mapping):
                 observation = self.observation.flatten(observation)
-            rows = observation.shape[:-1]
+            vector = self._vector(observation)
+            x, rows = self._standardised(vector), vector.shape[:-1]
             shape = self.noise_shape(rows)
             noise = None if shape is None else self._rng.standard_normal(shape, np.float32)
-            actions = self.compute(observation, noise).reshape(*rows, self.chunk, self.action_size)
+            actions = self._kind.compute(x, vector, noise)
+            actions = actions.reshape(*rows, self.chunk, self.action_size)
             self._queue = list(np.moveaxis(actions, -2, 0))
         return self._queue.pop(0)
 
-    def __call__(self, observation: np.ndarray | Mapping[str, Any]) -> np.ndarray:
+    def __call__(self, observation: npt.ArrayLike | Mapping[str, Any]) -> np.ndarray:
         """`act` (..., A) between the bounds of the environment's actions, and of their type."""
         return self.action.scaled(self.act(observation))
 
@@ -109,19 +126,41 @@ class NumpyPolicy:
         """Shape of the noise for `rows` of observations; None for a deterministic policy."""
         return self._kind.noise_shape(rows)
 
-    def compute(self, observation: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+    def compute(self, observation: npt.ArrayLike, noise: np.ndarray | None = None) -> np.ndarray:
         """Chunks (..., H * A) in [-1, 1], float32, for observations (..., O) and their noise."""
-        if observation.shape[-1:] != (self.observation_size,):
-            raise ValueError(
-                f"NumpyPolicy.act: observation must be (..., {self.observation_size}), "
-                f"got {observation.shape}"
-            )
-        expected = self.noise_shape(observation.shape[:-1])
+        vector = self._vector(observation)
+        expected = self.noise_shape(vector.shape[:-1])
         if (None if noise is None else noise.shape) != expected:
             raise ValueError(
                 f"NumpyPolicy.compute: noise of a {self.kind} policy must be {expected}, "
                 f"got {None if noise is None else noise.shape}"
             )
-        x = (np.asarray(observation, np.float32) - self._mean) / self._std
         drawn = None if noise is None else np.asarray(noise, np.float32)
-        return self._kind.compute(x, observation, drawn)
+        return self._kind.compute(self._standardised(vector), vector, drawn)
+
+    def _vector(self, observation: npt.ArrayLike) -> np.ndarray:
+        """Numbers (..., O) as they came."""
+        try:
+            vector = np.asarray(observation)
+        except ValueError as error:
+            raise ValueError(f"NumpyPolicy: observation is no array: {error}") from error
+        if vector.dtype.kind not in "fiub":
+            raise ValueError(f"NumpyPolicy: observation must be numbers, got {vector.dtype}")
+        if vector.shape[-1:] != (self.observation_size,):
+            raise ValueError(
+                f"NumpyPolicy: observation must be (..., {self.observation_size}), "
+                f"got {vector.shape}"
+            )
+        return vector
+
+    def _standardised(self, vector: np.ndarray) -> np.ndarray:
+        """(..., O) in float32, finite: what is not would come out as an action that is not."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            x: np.ndarray = (np.asarray(vector, np.float32) - self._mean) / self._std
+        if not np.isfinite(x).all():
+            wrong = np.argwhere(~np.isfinite(x))[0]
+            raise NotFinite(
+                "NumpyPolicy: observation must be finite as float32, entry "
+                f"{', '.join(map(str, wrong))} is {vector[tuple(wrong)]}"
+            )
+        return x

@@ -6,6 +6,7 @@ the guards, the twin is the arm. On a real arm the third is the arm's own driver
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import tempfile
@@ -34,7 +35,7 @@ from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import GuardConfig, make_shaper
 from robo_rl.hardware.recorder import sent_commands, worst_excess
 from robo_rl.hardware.robots.kit import RobotKit
-from robo_rl.hardware.runtime.policy import NumpyPolicy
+from robo_rl.hardware.runtime.policy import NotFinite, NumpyPolicy
 from robo_rl.hardware.server.client import RemoteRobot
 from robo_rl.hardware.server.process import Child
 from robo_rl.hardware.server.robot_process import RobotProcessConfig
@@ -46,6 +47,8 @@ from robo_rl.learn.seeds import evaluation_seed
 from robo_rl.workflow import gaps
 from robo_rl.workflow.clearance import Clearance, Sphere
 from robo_rl.workflow.video import Footage
+
+_log = logging.getLogger(__name__)
 
 _DRAWS = 20
 """Starts to draw for an episode before giving up."""
@@ -410,7 +413,7 @@ def _episode(
     success, fault = False, ""
     began = time.monotonic()
     for _ in range(env.task.max_steps):
-        observation, _, terminated, truncated, info = env.step(policy.act(observation))
+        observation, _, terminated, truncated, info = env.step(_asked(policy, observation))
         states.append(env.state)
         truths += _truths(twin)
         success, fault = bool(info["success"]), str(info.get("fault", ""))
@@ -430,6 +433,18 @@ def _episode(
         _film(states, env, plan.keep_out),
         margins,
     )
+
+
+def _asked(policy: NumpyPolicy, observation: np.ndarray) -> np.ndarray:
+    """The policy's action; NaN, which the guards answer with a hold, where it cannot act.
+
+    An error here would end the deployment in the middle of a motion.
+    """
+    try:
+        return policy.act(observation)
+    except NotFinite as error:
+        _log.warning("holding: %s", error)
+        return np.full(policy.action_size, np.nan, np.float32)
 
 
 def _truths(twin: TwinScene | None) -> list[TwinTruth]:

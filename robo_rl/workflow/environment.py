@@ -24,8 +24,7 @@ from robo_rl.extras import explained
 from robo_rl.fields import check_count, check_switch
 from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.runs import configs
-from robo_rl.workflow.exported import Exported
-from robo_rl.workflow.subject import is_run
+from robo_rl.workflow.exported import Exported, is_run
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run

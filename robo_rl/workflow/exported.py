@@ -1,8 +1,9 @@
-"""An exported policy, found again: imports neither JAX nor MuJoCo."""
+"""Exported policies and runs, told apart: imports neither JAX nor MuJoCo."""
 
 import os
 import pathlib
-from typing import NamedTuple
+import sys
+from typing import Any, NamedTuple
 
 from robo_rl.hardware.runtime.policy import NumpyPolicy
 
@@ -24,3 +25,9 @@ def load_policy(source: "str | os.PathLike[str] | Exported") -> NumpyPolicy:
             f"got {type(source).__name__}"
         )
     return NumpyPolicy.load(source)
+
+
+def is_run(source: Any) -> bool:
+    """Whether this is a `Run`. Imports no JAX: where there is one, its module is there too."""
+    module = sys.modules.get("robo_rl.workflow.run")
+    return module is not None and isinstance(source, module.Run)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from robo_rl.envs.registry import EnvSetting
 from robo_rl.fields import check_count
 from robo_rl.hardware.runtime.policy import DESCRIPTION, NumpyPolicy
 from robo_rl.runs import configs
-from robo_rl.workflow.exported import Exported
+from robo_rl.workflow.exported import Exported, is_run
 
 if TYPE_CHECKING:  # processes that run environments import no JAX
     from robo_rl.workflow.run import Run
@@ -78,12 +77,6 @@ def opened(
         yield Subject(
             run.path, run.spaces, run.env, references, folder, digest, acting, run.frames, step
         )
-
-
-def is_run(source: Any) -> bool:
-    """Whether this is a `Run`. Imports no JAX: where there is one, its module is there too."""
-    module = sys.modules.get("robo_rl.workflow.run")
-    return module is not None and isinstance(source, module.Run)
 
 
 def path_of(source: Any) -> pathlib.Path:

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import shutil
 import tracemalloc
 import zipfile
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from robo_rl.hardware.runtime import files
-from robo_rl.hardware.runtime.policy import NumpyPolicy, PolicyError, digest
+from robo_rl.hardware.runtime.policy import NotFinite, NumpyPolicy, PolicyError, digest
 from robo_rl.hardware.runtime.specs import ActionSpec, ObservationSpec
 
 
@@ -346,3 +347,38 @@ def test_the_epsilon_of_layer_norm_stands_inside_of_the_root():
     policy = NumpyPolicy(_description(policy=about), arrays)
     expected = np.tanh(2.5 / np.sqrt(12.5) - 0.5)
     np.testing.assert_allclose(policy.act(np.array([5.0, -3.0])), [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300])
+def test_an_observation_that_is_not_finite_is_refused_and_no_action_comes_of_it(folder, wrong):
+    policy = NumpyPolicy.load(folder)
+    for ask in (policy, policy.act, policy.compute):
+        with pytest.raises(
+            NotFinite, match=rf"finite as float32, entry 1 is {re.escape(str(wrong))}"
+        ):
+            ask(np.array([0.0, wrong]))
+    with pytest.raises(NotFinite, match="entry 2, 0 is nan"):
+        policy.act(np.where(np.arange(6).reshape(3, 2) == 4, np.nan, 0.0))
+
+
+def test_lists_and_integers_are_read_and_what_is_no_number_is_not(folder):
+    policy = NumpyPolicy.load(folder)
+    expected = policy.act(np.array([5.0, -3.0]))
+    for same in ([5.0, -3.0], (5, -3), np.array([5, -3])):
+        np.testing.assert_array_equal(policy.act(same), expected)
+    for wrong, message in (
+        (np.array([5.0, None]), "must be numbers, got object"),
+        (["5", "-3"], "must be numbers, got <U"),
+        ([[1.0], [1.0, 2.0]], "is no array"),
+        (3.0, r"must be \(..., 2\), got \(\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            policy.act(wrong)
+
+
+def test_noise_is_not_used_up_by_an_observation_that_is_refused():
+    arrays = {**_arrays(), "policy/0/kernel": np.eye(3, 2, dtype=np.float32)}
+    policy, other = (NumpyPolicy(_description(kind="one_step"), arrays) for _ in "ab")
+    with pytest.raises(NotFinite):
+        policy.act([np.nan, 0.0])
+    np.testing.assert_array_equal(policy.act([1.0, 0.0]), other.act([1.0, 0.0]))

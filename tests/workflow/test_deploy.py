@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
 from robo_rl.envs.arm_env import ArmEnv
@@ -135,3 +136,16 @@ def test_a_policy_of_an_own_robot_is_deployed_on_it(tmp_path, monkeypatch):
     assert (about["arm"], about["arm_digest"]) == ("slow", digest)
     monkeypatch.chdir("/")
     assert robots.get(deploy.robot_of(Exported(**about))).name == "slow"
+
+
+def test_where_the_policy_cannot_act_the_guards_are_asked_to_hold(caplog):
+    class Blind:
+        action_size = 5
+
+        def act(self, observation):
+            raise deploy.NotFinite("observation must be finite")
+
+    asked = deploy._asked(Blind(), np.full(3, np.nan))
+    assert asked.shape == (5,)
+    assert np.isnan(asked).all()  # which tests/envs/test_arm_env.py shows to be a hold
+    assert "holding: observation must be finite" in caplog.text
