@@ -10,6 +10,7 @@ factor that Adam does not see.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,56 +129,11 @@ def critic_step(
 
     Where the batch has `returns` (B,), the policy's actions count at least that: Cal-QL.
     """
-    backup_key, uniform_key, here_key, next_key = jax.random.split(key, 4)
-    obs, next_obs = (
-        state.normaliser(batch["observations"]),
-        state.normaliser(batch["next_observations"]),
-    )
-    actions, actor = batch["actions"], state.params["actor"]
-    discounts = batch.get("discounts", config.discount)
-    next_q = _next_q(config, state, next_obs, backup_key)
-    target = losses.td_target(batch["rewards"], discounts, batch["masks"], next_q)
-
-    # Outside of the loss: the actor gets no gradient from the regulariser.
-    shape = (actions.shape[0], config.samples, actions.shape[-1])
-    anywhere = jax.random.uniform(uniform_key, shape, minval=-1.0, maxval=1.0)
-    here, here_density = _from_policy(config, actor, obs, here_key)
-    ahead, ahead_density = _from_policy(config, actor, next_obs, next_key)
-    sampled = jnp.concatenate([here, ahead, anywhere], axis=1)
-    box = jnp.full(shape[:2], -actions.shape[-1] * math.log(2.0))
-    log_density = jnp.concatenate([here_density, ahead_density, box], axis=1)
-    rows = {
-        "observations": obs,
-        "actions": actions,
-        "target": target,
-        "sampled": sampled,
-        "log_density": log_density,
-        **{name: batch[name] for name in ("returns",) if name in batch},
-    }
     multiplier = jnp.exp(state.params["multiplier"]) if config.lagrange else jnp.ones(())
     factor = config.weight * jnp.clip(multiplier, 0.0, losses.MAX_MULTIPLIER)
-
-    def loss(params: Params, rows: Batch) -> tuple[jax.Array, Metrics]:
-        obs, net = rows["observations"], Scalar(config.critic)
-        q = apply_ensemble(net, params, obs, rows["actions"])  # (N, B)
-        q_sampled = apply_ensemble(net, params, obs[:, None], rows["sampled"])  # (N, B, 3 M)
-        bound: Metrics = {}
-        if "returns" in rows:
-            q_sampled, bound = _calibrated(q_sampled, rows["returns"], 2 * config.samples)
-        excess = losses.soft_maximum(q_sampled, rows["log_density"], q, config.importance) - q
-        regulariser = jnp.mean(jnp.clip(excess, config.clip_low, config.clip_high))
-        td_loss = jnp.mean(jnp.square(q - rows["target"][None]))
-        critic_loss = td_loss + factor * regulariser
-        return critic_loss, {
-            "critic_loss": critic_loss,
-            "td_loss": td_loss,
-            "regulariser": regulariser,
-            "q": jnp.mean(q),
-            "policy_q": jnp.mean(q_sampled[..., : config.samples]),
-            **bound,
-        }
-
-    blocks = _blocks(*log_density.shape)
+    rows = _rows(config, state, batch, key)
+    blocks = _blocks(*rows["log_density"].shape)
+    loss = functools.partial(_critic_loss, config, factor)
     grads, metrics = optimise.gradient_in_blocks(loss, state.params["critic"], rows, blocks)
     critic, opt = optimise.adam_step(
         state.params["critic"], grads, state.opt["critic"], config.critic_lr
@@ -192,6 +148,59 @@ def critic_step(
         new = _multiplier_step(config, new, metrics["regulariser"])
         metrics = {**metrics, "multiplier": multiplier}
     return new, metrics
+
+
+def _rows(config: Common, state: State, batch: Batch, key: jax.Array) -> dict[str, Any]:
+    """What the loss reads: of B rows, their target and 3 M actions with their log-densities.
+
+    Those are of the policy here and at the next observation, and uniform in the box. They are drawn
+    outside of the loss: the actor gets no gradient from the regulariser.
+    """
+    backup_key, uniform_key, here_key, next_key = jax.random.split(key, 4)
+    obs, next_obs = (
+        state.normaliser(batch["observations"]),
+        state.normaliser(batch["next_observations"]),
+    )
+    actions, actor = batch["actions"], state.params["actor"]
+    discounts = batch.get("discounts", config.discount)
+    next_q = _next_q(config, state, next_obs, backup_key)
+    shape = (actions.shape[0], config.samples, actions.shape[-1])
+    anywhere = jax.random.uniform(uniform_key, shape, minval=-1.0, maxval=1.0)
+    here, here_density = _from_policy(config, actor, obs, here_key)
+    ahead, ahead_density = _from_policy(config, actor, next_obs, next_key)
+    box = jnp.full(shape[:2], -actions.shape[-1] * math.log(2.0))
+    return {
+        "observations": obs,
+        "actions": actions,
+        "target": losses.td_target(batch["rewards"], discounts, batch["masks"], next_q),
+        "sampled": jnp.concatenate([here, ahead, anywhere], axis=1),
+        "log_density": jnp.concatenate([here_density, ahead_density, box], axis=1),
+        **{name: batch[name] for name in ("returns",) if name in batch},
+    }
+
+
+def _critic_loss(
+    config: Common, factor: jax.Array, params: Params, rows: Batch
+) -> tuple[jax.Array, Metrics]:
+    """The error to the targets, and `factor` times by how much sampled actions seem better."""
+    obs, net = rows["observations"], Scalar(config.critic)
+    q = apply_ensemble(net, params, obs, rows["actions"])  # (N, B)
+    q_sampled = apply_ensemble(net, params, obs[:, None], rows["sampled"])  # (N, B, 3 M)
+    bound: Metrics = {}
+    if "returns" in rows:
+        q_sampled, bound = _calibrated(q_sampled, rows["returns"], 2 * config.samples)
+    excess = losses.soft_maximum(q_sampled, rows["log_density"], q, config.importance) - q
+    regulariser = jnp.mean(jnp.clip(excess, config.clip_low, config.clip_high))
+    td_loss = jnp.mean(jnp.square(q - rows["target"][None]))
+    critic_loss = td_loss + factor * regulariser
+    return critic_loss, {
+        "critic_loss": critic_loss,
+        "td_loss": td_loss,
+        "regulariser": regulariser,
+        "q": jnp.mean(q),
+        "policy_q": jnp.mean(q_sampled[..., : config.samples]),
+        **bound,
+    }
 
 
 def _blocks(rows: int, samples: int) -> int:
