@@ -84,6 +84,8 @@ def evaluate(
         video: an .mp4 for the first episode; needs off-screen OpenGL.
     """
     counts.check(episodes=episodes, seed=seed, workers=workers)
+    if video is not None:
+        film.check_place(pathlib.Path(video))
     with opened(source, step) as subject:
         setting = _setting(subject, env, max_episode_steps, gap)
         registry.check_fits(setting, subject.spaces, str(subject.name))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from robo_rl import extras
+from robo_rl import extras, files
 from robo_rl.data.spaces import Spaces
 from robo_rl.envs.registry import EnvError, EnvSetting
 from robo_rl.locks import Aside
@@ -26,8 +26,7 @@ _FPS = 20.0
 
 def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path) -> None:
     """Write an .mp4 of the episode that begins with `seed`. Raises EnvError that says why not."""
-    if out.suffix != ".mp4":
-        raise ValueError(f"video (--video) {out}: films are .mp4 files")
+    check_place(out)
     extras.require("mujoco", "imageio")
     backend = video.find_backend()
     if backend is None:
@@ -36,6 +35,15 @@ def episode(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path)
         part = aside.folder / out.name
         _filmed(_plan(subject, setting, seed, part), backend)
         part.replace(out)
+
+
+def check_place(out: pathlib.Path) -> None:
+    """Raise ValueError where a film cannot be: its folder or that one's must be there."""
+    if out.suffix != ".mp4":
+        raise ValueError(f"video (--video) {out}: films are .mp4 files")
+    folder = files.absolute(out).parent
+    if not folder.is_dir() and not folder.parent.is_dir():
+        raise ValueError(f"video (--video) {out}: make {folder.parent} first, it is not there")
 
 
 def _plan(subject: Subject, setting: EnvSetting, seed: int, out: pathlib.Path) -> dict[str, Any]:

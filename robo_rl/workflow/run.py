@@ -37,6 +37,9 @@ class Run:
 
     directory: RunDirectory
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
     @property
     def path(self) -> pathlib.Path:
         """Its folder."""

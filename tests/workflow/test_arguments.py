@@ -102,6 +102,20 @@ def test_evaluate_says_what_it_cannot_use(run, change, message):
         robo_rl.evaluate(run, **change)
 
 
+def test_a_run_is_shown_by_its_folder(run):
+    assert str(run) == repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_a_film_without_a_place_is_refused_before_anything_is_played(run, tmp_path):
+    for video, message in (
+        (tmp_path / "no" / "where" / "x.mp4", "make .*no first, it is not there"),
+        (tmp_path / "x.gif", "films are .mp4 files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            robo_rl.evaluate(run, episodes=10**9, video=video)
+    assert not (tmp_path / "no").exists()
+
+
 def test_record_says_what_it_cannot_use(datasets):
     for policy, change, message in (
         ([], {}, "name a policy, or several"),
