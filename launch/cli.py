@@ -99,10 +99,14 @@ def parse(arguments: list[str] | None = None) -> Any:
     return tyro.cli(
         table(),
         prog="robo-rl",
-        description="From logged data to a safety-filtered arm.",
+        description=f"From logged data to a safety-filtered arm. As in Python: {_also()}.",
         args=given,
         config=(OmitArgPrefixes, OmitSubcommandPrefixes),
     )
+
+
+def _also() -> str:
+    return ", ".join(f"{alias} for {name}" for alias, name in ALIASES.items())
 
 
 def main() -> None:

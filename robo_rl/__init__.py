@@ -28,7 +28,11 @@ if not (_here / "agents").exists():
 if TYPE_CHECKING:
     from robo_rl.data.check import check as check
     from robo_rl.data.episodes import Episode as Episode
+    from robo_rl.data.formats import import_dataset as import_dataset
+    from robo_rl.data.minari_io import Card as Card
     from robo_rl.data.minari_io import Dataset as Dataset
+    from robo_rl.data.minari_io import Provenance as Provenance
+    from robo_rl.data.minari_io import RewardLabel as RewardLabel
     from robo_rl.data.minari_io import open_dataset as open_dataset
     from robo_rl.data.minari_io import write_dataset as write_dataset
     from robo_rl.data.report import Report as Report
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from robo_rl.workflow.deploy import Deployment as Deployment
     from robo_rl.workflow.deploy import deploy as deploy
     from robo_rl.workflow.environment import make_env as make_env
+    from robo_rl.workflow.environment import of_task as of_task
     from robo_rl.workflow.evaluate import Evaluation as Evaluation
     from robo_rl.workflow.evaluate import evaluate as evaluate
     from robo_rl.workflow.export import export as export
@@ -57,14 +62,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "robo_rl.data.check": ("check",),
     "robo_rl.data.episodes": ("Episode",),
-    "robo_rl.data.minari_io": ("Dataset", "open_dataset", "write_dataset"),
+    "robo_rl.data.formats": ("import_dataset",),
+    "robo_rl.data.minari_io": (
+        *("Card", "Dataset", "Provenance", "RewardLabel", "open_dataset", "write_dataset"),
+    ),
     "robo_rl.data.report": ("Report",),
     "robo_rl.data.spaces": ("Spaces",),
     "robo_rl.envs.registry": ("EnvSetting",),
     "robo_rl.hardware.runtime.policy": ("NumpyPolicy",),
     "robo_rl.workflow.choose": ("Choice", "choose"),
     "robo_rl.workflow.deploy": ("Deployment", "deploy"),
-    "robo_rl.workflow.environment": ("make_env",),
+    "robo_rl.workflow.environment": ("make_env", "of_task"),
     "robo_rl.workflow.evaluate": ("Evaluation", "evaluate"),
     "robo_rl.workflow.export": ("export",),
     "robo_rl.workflow.exported": ("Exported", "load_policy"),

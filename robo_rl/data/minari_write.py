@@ -17,11 +17,12 @@ from robo_rl.data.episodes import Arrays, Episode, named_arrays
 from robo_rl.data.errors import DatasetExistsError, DatasetWriteError
 from robo_rl.data.hdf5_write import write_hdf5
 from robo_rl.data.locate import DATASET_ID, MAIN_FILE, METADATA_FILE, datasets_root
-from robo_rl.data.provenance import METADATA_KEY, Provenance
+from robo_rl.data.provenance import METADATA_KEY, Provenance, RewardLabel
 from robo_rl.fields import check_switch
 from robo_rl.locks import Aside, Occupied
 
 _STAGING = ".staging-"
+_UNKNOWN = Provenance(None, RewardLabel("none", "1"))
 _ROUNDING = 1e-5
 """Of actions that were scaled or cast."""
 
@@ -45,7 +46,7 @@ def write_dataset(
     *,
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
-    provenance: Provenance,
+    provenance: Provenance | None = None,
     env: str | EnvSpec | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     card: Card | None = None,
@@ -63,7 +64,8 @@ def write_dataset(
         episodes: At least one, each valid.
         observation_space: Box, Discrete or a flat Dict of such.
         action_space: Box, Discrete or MultiDiscrete.
-        provenance: Stored under the metadata key `robo_rl`.
+        provenance: Stored under the metadata key `robo_rl`; None says that nothing is known of how
+            the data came to be.
         env: Environment id or spec for `recover_environment`; the id need not be registered.
         env_kwargs: JSON values added to the spec's own.
         card: Description, authors and so on.
@@ -88,7 +90,8 @@ def write_dataset(
     if target.exists() and not overwrite:
         raise _exists(dataset_id, target)
     spec = None if env is None else _env_spec(env, env_kwargs or {})
-    files.dumps(provenance.to_json(), nonfinite="refuse")
+    about = (provenance or _UNKNOWN).to_json()
+    files.dumps(about, nonfinite="refuse")
     source = _Source(_episodes(episodes, None if as_is else action_space))
     try:
         # Hidden from Minari and `list_datasets`, and on the disk on which it is to be.
@@ -109,7 +112,7 @@ def write_dataset(
                     "dataset_size": float(storage.get_size()),
                     "dataset_id": dataset_id,
                     "minari_version": minari.__version__,
-                    METADATA_KEY: provenance.to_json(),
+                    METADATA_KEY: about,
                     **_card_fields(card or Card()),
                     **(references or {}),
                 }

@@ -108,7 +108,10 @@ def _kinds_for(env: Any) -> str:
 
 
 def of_task(task: str, robot: str | None = None) -> EnvSetting:
-    """A task on the simulated arm, each by name, entry point or path (`mine.py:Stack`)."""
+    """A task on a simulated arm as the `env` of every verb, as `--task` and `--robot` name it.
+
+    Each is given by name, entry point or path: `of_task("mine.py:Stack", "mine.py:MY_ARM")`.
+    """
     with explained():
         from robo_rl.envs import tasks
         from robo_rl.hardware import robots

@@ -484,3 +484,9 @@ def test_a_word_is_no_switch(write, episode, name):
     write([episode(0)])
     with pytest.raises(ValueError, match=rf"{name} must be True or False, got 'no'"):
         write([episode(0)], **{name: "no"})
+
+
+def test_data_of_unknown_origin_need_no_provenance(clean):
+    write_dataset("a/b-v0", clean, **SPACES)
+    about = open_dataset("a/b-v0").provenance
+    assert (about.control_hz, about.reward.source) == (None, "none")

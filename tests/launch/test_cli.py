@@ -111,3 +111,9 @@ def test_a_doctor_reports_a_failing_check_instead_of_failing(monkeypatch):
     findings = doctor.examine()
     assert sum("no such luck" in finding.found for finding in findings) == 2
     assert "FAIL" in doctor.render(findings)
+
+
+def test_help_names_the_verbs_as_python_does(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    assert "evaluate for eval, choose for select" in " ".join(capsys.readouterr().out.split())
