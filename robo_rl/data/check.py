@@ -11,16 +11,8 @@ from robo_rl.data.checks.bounds import Bounds
 from robo_rl.data.checks.copies import Copies
 from robo_rl.data.checks.form import Ends, Finite, Lengths, Spaces, count_findings, counts_gap
 from robo_rl.data.checks.jumps import Jumps
+from robo_rl.data.checks.replays import Replays, replays
 from robo_rl.data.checks.sample import Sample, draw
-from robo_rl.data.checks.state_replay import (
-    EnvDiffersError,
-    ReplaySkippedError,
-    differs,
-    env_findings,
-    environment,
-    replay_states,
-)
-from robo_rl.data.checks.step_replay import replay_steps
 from robo_rl.data.checks.view import EpisodeCheck, Gap, view_of
 from robo_rl.data.errors import DatasetWriteError
 from robo_rl.data.minari_read import Dataset, open_dataset
@@ -28,7 +20,6 @@ from robo_rl.data.minari_write import write_json
 from robo_rl.data.report import Finding, Places, Report, Severity, finding
 
 REPORT_FILE = "check.json"
-_REPLAYS = ("environment", "reward", "terminated", "observation", "step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +55,12 @@ def check(
     results = _Results()
     read, steps = _stream(dataset, sample, count, results)
     results.add("counts", count_findings(dataset, read, steps), counts_gap(dataset))
-    for name, (findings, gap) in meaning.judge(dataset, sample).items():
-        results.add(name, findings, gap)
-    _replay(dataset, sample, config, env, results)
+    with replays(dataset, sample, env, config.reward_samples, config.seed) as replayed:
+        results.drop_refuted(replayed)
+        for name, (findings, gap) in meaning.judge(dataset, sample, replayed).items():
+            results.add(name, findings, gap)
+        for name, (findings, gap) in replayed.judged.items():
+            results.add(name, findings, gap)
     return results.report(dataset, read, steps)
 
 
@@ -94,8 +88,10 @@ class _Results:
         if gap is not None:
             self._gaps[name] = gap
 
-    def names(self) -> set[str]:
-        return set(self._found)
+    def drop_refuted(self, replayed: Replays) -> None:
+        """Leave out what the environment's own steps show to be no defect."""
+        for name, findings in self._found.items():
+            self._found[name] = replayed.without_refuted(findings)
 
     def report(self, dataset: Dataset, episodes: int, transitions: int) -> Report:
         return Report(
@@ -155,35 +151,3 @@ def _unreadable(broken: list[tuple[int, str]], count: int) -> list[Finding]:
         "the file is damaged; collect, import or download the dataset again. These episodes were "
         "not looked at",
     )
-
-
-def _replay(
-    dataset: Dataset, sample: Sample, config: CheckConfig, env: Any, results: _Results
-) -> None:
-    """Put recorded states into the environment, where that can be done."""
-    try:
-        if not config.reward_samples:
-            raise ReplaySkippedError("switched off")
-        with environment(dataset, env) as made:
-            wrong = env_findings(dataset, made)
-            results.add("environment", wrong)
-            if wrong:
-                raise ReplaySkippedError("the environment is not the one that was recorded")
-            try:
-                if any({"qpos", "qvel"} <= view.infos.keys() for view in sample.views):
-                    replayed = replay_states(
-                        dataset, sample, made, config.reward_samples, config.seed
-                    )
-                else:
-                    replayed = replay_steps(sample, made, config.reward_samples, config.seed)
-            except EnvDiffersError as error:
-                results.add("environment", [differs(str(error))])
-                raise ReplaySkippedError(str(error)) from error
-    except ReplaySkippedError as reason:
-        for name in _REPLAYS:
-            if name not in results.names():
-                results.add(name, [], Gap(str(reason), whole=True))
-        return
-    for name in _REPLAYS[1:]:
-        if name in replayed.findings or name in replayed.gaps:
-            results.add(name, replayed.findings.get(name, []), replayed.gaps.get(name))

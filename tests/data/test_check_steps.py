@@ -1,6 +1,7 @@
 """Recorded steps taken again in Gymnasium's own MuJoCo environments; infos hold no state."""
 
 import dataclasses
+import itertools
 
 import gymnasium
 import numpy as np
@@ -40,7 +41,11 @@ def good(swimmer):
     return episodes
 
 
-def found(write, env, episodes, dataset="test/swimmer-v0"):
+NUMBERS = itertools.count()
+
+
+def found(write, env, episodes):
+    dataset = f"test/set{next(NUMBERS)}-v0"
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
     report = check(write(episodes, dataset, UNKNOWN, env=env.spec, **spaces), env=env)
     return report, {finding.code: finding for finding in report.findings}
@@ -107,17 +112,171 @@ def test_an_environment_that_fails_is_said_not_raised(write, swimmer, good, monk
     assert findings == {}
 
 
-def test_a_state_that_does_not_show_is_said_to_keep_steps_from_being_taken_again(write, good):
+def recorded(env, policy, count, seed=0):
+    """Episodes of a policy (row, step, rng) -> action."""
+    rng = np.random.default_rng(seed)
+    episodes = []
+    for number in range(count):
+        rows, actions, rewards, ends = [env.reset(seed=number)[0]], [], [], []
+        while not ends or not any(ends[-1]):
+            actions.append(np.asarray(policy(rows[-1], len(actions), rng), np.float32))
+            row, reward, *flags, _ = env.step(actions[-1])
+            rows.append(row)
+            rewards.append(float(reward))
+            ends.append(flags)
+        terminated, truncated = np.array(ends).T
+        episodes.append(
+            Episode(np.array(rows), np.array(actions), np.array(rewards), terminated, truncated)
+        )
+    return episodes
+
+
+@pytest.fixture
+def made():
+    """Makes environments and closes them."""
+    envs = []
+
+    def make(*arguments, **options):
+        envs.append(gymnasium.make(*arguments, **options))
+        return envs[-1]
+
+    yield make
+    for env in envs:
+        env.close()
+
+
+def test_a_state_that_does_not_show_is_said_to_keep_steps_from_being_taken_again(
+    write, swimmer, good, monkeypatch
+):
+    monkeypatch.setattr(type(swimmer.unwrapped), "_get_obs", lambda _: np.zeros(8))
+    report, _ = found(write, swimmer, good)
+    assert "do not show in observations" in report.skipped["step"]
+    assert "do not show in observations" in report.skipped["reward"]
+
+
+def test_observations_that_no_state_shows_are_said_not_to_be_judged(write, good, made):
     """Of a double pendulum's angles, observations have sines and cosines."""
-    env = gymnasium.make("InvertedDoublePendulum-v5")
+    env = made("InvertedDoublePendulum-v5")
     rows = np.random.default_rng(0).normal(0.0, 0.1, (10, LIMIT + 1, 9))
     episodes = [
         dataclasses.replace(e, observations=row, actions=e.actions[:, :1])
         for e, row in zip(good, rows, strict=True)
     ]
     report, _ = found(write, env, episodes)
-    assert "do not show in observations" in report.skipped["step"]
-    env.close()
+    assert "no state of InvertedDoublePendulumEnv" in report.skipped["step"]
+
+
+@pytest.mark.parametrize("name", ["InvertedDoublePendulum-v5", "Pendulum-v1", "Reacher-v5"])
+def test_angles_are_found_from_their_sines_and_cosines(write, made, name):
+    env = made(name, max_episode_steps=20)
+    size = env.action_space.shape
+    own = recorded(env, lambda _row, _step, rng: rng.uniform(-1.0, 1.0, size), 12)
+    report, findings = found(write, env, own)
+    assert "step_differs" not in findings
+    assert "reward_differs" not in findings
+    assert "step" not in report.skipped
+    _, findings = found(write, env, changed(own, "actions", np.negative))
+    assert findings["step_differs"].confidence == "high"
+    _, findings = found(write, env, changed(own, "rewards", lambda r: r + 5.0))
+    assert "reward_differs" in findings
+
+
+def test_rewards_are_judged_while_what_does_not_show_stands_still(write, made):
+    """Of the pushed object, Pusher shows no speed, and pays for where it is."""
+    env = made("Pusher-v5", max_episode_steps=20)
+    own = recorded(env, lambda _row, _step, rng: rng.uniform(-1.0, 1.0, 7), 10)
+    report, findings = found(write, env, own)
+    assert findings == {}
+    assert {"step", "terminated"} <= set(report.passed)
+    _, findings = found(write, env, changed(own, "rewards", lambda r: r + 5.0))
+    assert "reward_differs" in findings
+
+
+def with_states(env, episodes):
+    """The states that a recorder keeps in infos, from steps taken again."""
+    out = []
+    for number, episode in enumerate(episodes):
+        env.reset(seed=number)
+        states = [(env.unwrapped.data.qpos.copy(), env.unwrapped.data.qvel.copy())]
+        for action in episode.actions:
+            env.step(action)
+            states.append((env.unwrapped.data.qpos.copy(), env.unwrapped.data.qvel.copy()))
+        qpos, qvel = (np.array(part) for part in zip(*states, strict=True))
+        out.append(dataclasses.replace(episode, infos={"qpos": qpos, "qvel": qvel}))
+    return out
+
+
+def test_steps_are_taken_again_from_recorded_states_too(write, swimmer, good):
+    own = with_states(swimmer, good)
+    report, findings = found(write, swimmer, own)
+    assert findings == {}
+    assert {"step", "reward", "terminated", "observation"} <= set(report.passed)
+    _, findings = found(write, swimmer, changed(own, "rewards", lambda r: 100.0 * r))
+    assert set(findings) == {"reward_differs"}
+    report, findings = found(write, swimmer, changed(own, "actions", np.negative))
+    assert findings["step_differs"].count > 200
+    assert "steps are not the environment's" in report.skipped["reward"]
+    _, findings = found(
+        write,
+        swimmer,
+        [
+            dataclasses.replace(e, terminations=e.truncations, truncations=e.terminations)
+            for e in own
+        ],
+    )
+    assert findings["terminated_differs"].count == len(good)
+
+
+def test_nothing_is_said_to_be_right_that_steps_of_another_kind_say_nothing_of(
+    write, swimmer, good
+):
+    report, findings = found(write, swimmer, changed(good, "actions", np.negative))
+    assert "step_differs" in findings
+    assert not {"reward", "terminated"} & set(report.passed)
+    assert not {"reward", "terminated"} & set(report.partial)
+
+
+def test_few_rewards_of_another_kind_are_told_with_their_number(write, swimmer, good):
+    spoilt = [e.rewards.copy() for e in good]
+    for number, step in ((0, 3), (4, 11), (7, 24)):
+        spoilt[number][step] += 100.0
+    _, findings = found(
+        write,
+        swimmer,
+        [dataclasses.replace(e, rewards=r) for e, r in zip(good, spoilt, strict=True)],
+    )
+    assert findings["reward_differs"].places == ((0, 3), (4, 11), (7, 24))
+    assert findings["reward_differs"].severity == "warning"
+
+
+@pytest.mark.parametrize("spoilt", [slice(0, 1), slice(None)])
+def test_one_row_of_nothing_is_seen_by_where_the_step_leads(write, swimmer, good, spoilt):
+    rows = good[3].observations.copy()
+    rows[spoilt] = 0.0
+    episodes = [*good[:3], dataclasses.replace(good[3], observations=rows), *good[4:]]
+    _, findings = found(write, swimmer, episodes)
+    assert findings["step_differs"].places[0][0] == 3
+
+
+def test_a_suspicion_that_the_environments_own_steps_deny_is_dropped(write, made):
+    """A policy without noise ends all episodes at about one step, and gives its actions away."""
+    env = made("InvertedPendulum-v5")
+    own = recorded(env, lambda _row, _step, _rng: [1.0], 30)
+    _, findings = found(write, env, own)
+    assert findings == {}
+    limited = [
+        dataclasses.replace(e, terminations=e.truncations, truncations=e.terminations) for e in own
+    ]
+    _, findings = found(write, env, limited)
+    assert "terminated_differs" in findings
+
+
+def test_a_suspicion_is_kept_where_the_step_itself_differs(write, swimmer, good):
+    rows = good[5].observations.copy()
+    rows[12, 4] += 1000.0
+    episodes = [*good[:5], dataclasses.replace(good[5], observations=rows), *good[6:]]
+    _, findings = found(write, swimmer, episodes)
+    assert {"spikes", "step_differs"} <= set(findings)
 
 
 def test_speeds_that_the_environment_cuts_are_not_started_from(write):

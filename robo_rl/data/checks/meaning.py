@@ -3,21 +3,23 @@
 from robo_rl.data.checks import actions, clocks, labels, still
 from robo_rl.data.checks.laws import action_effects, state_laws
 from robo_rl.data.checks.motion import Motion, motion_of
+from robo_rl.data.checks.replays import Judged, Replays
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import Gap
 from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import Finding
 
-Judged = dict[str, tuple[list[Finding], Gap | None]]
 # States that do not go on from each other tell nothing of what actions do.
 _STATES_UNFIT = {"unordered", "time_reversed", "frozen", "rows_repeated"}
 _OF_MOTION = ("still", "spikes", "actions", "order", "clock", "units")
 
 
-def judge(dataset: Dataset, sample: Sample) -> Judged:
+def judge(dataset: Dataset, sample: Sample, replayed: Replays | None = None) -> Judged:
     """Findings and gap of every check, by its name."""
     part = None if sample.whole else Gap(f"looked at {sample.reason}")
-    found: Judged = {"labels": (labels.label_findings(dataset, sample.views), part)}
+    replayed = replayed or Replays({})
+    told, gap = labels.label_findings(dataset, sample.views), part
+    found: Judged = {"labels": (replayed.without_refuted(told), gap)}
     motion = motion_of(sample.views)
     if isinstance(motion, str):
         return found | {name: ([], Gap(motion, whole=True)) for name in _OF_MOTION}
@@ -38,8 +40,10 @@ def judge(dataset: Dataset, sample: Sample) -> Judged:
     clock += clocks.swapped_columns(motion, laws)
     found["clock"] = (clock, part if len(laws.strict) else no_law)
     found["units"] = (units, part)
+    found = {name: (replayed.without_refuted(told), gap) for name, (told, gap) in found.items()}
     seen = {one.code for findings, _ in found.values() for one in findings}
-    found["actions"] = _actions(motion, part, sorted(seen & _STATES_UNFIT))
+    told, gap = _actions(motion, part, sorted(seen & _STATES_UNFIT))
+    found["actions"] = replayed.without_refuted(told), gap
     if any(one.code == "action_lag" for one in found["actions"][0]):
         # A reward that counts the action seems late with it.
         told, gap = found["labels"]
