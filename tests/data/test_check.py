@@ -11,7 +11,9 @@ from minari.dataset.minari_storage import MinariStorage
 
 from robo_rl.data import check as checking
 from robo_rl.data.check import CheckConfig, check, store_report
-from robo_rl.data.minari_io import RewardLabel, StateLayout
+from robo_rl.data.minari_io import Provenance, RewardLabel, StateLayout
+
+UNPLACED = Provenance(None, RewardLabel("environment", "1"))
 
 
 def edit(episode, **rows):
@@ -49,7 +51,8 @@ def store_raw(dataset, episodes):
 def test_a_clean_dataset_passes_every_check(write, clean):
     report = check(write(clean))
     assert codes(report) == []
-    assert report.partial == {}
+    assert set(report.partial) == {"labels"}
+    assert "6 episodes" in report.partial["labels"]
     assert set(report.passed) >= {
         "readable",
         "counts",
@@ -575,3 +578,15 @@ def test_few_episodes_are_in_memory_at_a_time(write, episode, monkeypatch):
 def test_samples_must_not_be_negative():
     with pytest.raises(ValueError, match="reward_samples must be >= 0"):
         CheckConfig(reward_samples=-1)
+
+
+def test_one_short_episode_is_said_to_be_too_little_for_most_checks(write, clean):
+    report = check(write([clean[0].span(0, 5)], provenance=UNPLACED))
+    assert {"jumps", "duplicates", "still", "spikes"} <= report.skipped.keys()
+    assert "none to compare it with" in report.skipped["duplicates"]
+    assert "time limits cannot be told: 1 episodes" in report.partial["labels"]
+
+
+def test_near_copies_of_short_episodes_are_said_not_to_be_looked_for(write, clean):
+    report = check(write([episode.span(0, 5) for episode in clean]))
+    assert "6 episodes of under 6 steps" in report.partial["duplicates"]

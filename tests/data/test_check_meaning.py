@@ -226,6 +226,29 @@ def test_frozen_sensors_are_found_and_a_machine_at_rest_is_not(good):
     assert "frozen" not in codes(still)
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_sensors_of_one_or_two_numbers_are_seen_to_freeze_with_less_trust(good, width):
+    narrow = [dataclasses.replace(e, observations=e.observations[:, 3 : 3 + width]) for e in good]
+    assert "frozen" not in codes(narrow)
+    found = codes(every_third(narrow, observations=freeze))
+    assert found["frozen"].count == COUNT // 3
+    assert found["frozen"].confidence == "low"
+
+
+def test_what_labels_cannot_tell_is_said(good):
+    def gap(episodes):
+        views = tuple(view_of(number, episode) for number, episode in enumerate(episodes))
+        dataset = Dataset(None, {"total_episodes": len(views), "data_format": "hdf5"})
+        return judge(dataset, Sample(views, True, ""))["labels"][1]
+
+    assert gap(good) is None
+    noise = np.random.default_rng(0)
+    assert "no linear model" in gap(each(good, rewards=lambda r: noise.normal(size=len(r)))).reason
+    short = gap([e.span(0, 5) for e in good]).reason
+    assert "a lag of rewards cannot be told: 0 episodes" in short
+    assert "time limits" not in short
+
+
 def test_a_last_observation_that_repeats_the_one_before_is_found(good):
     found = codes(each(good, observations=lambda o: np.r_[o[:-1], o[-2:-1]]))
     assert set(found) == {"last_repeated"}

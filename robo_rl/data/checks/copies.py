@@ -81,13 +81,11 @@ class Copies:
         ]
 
     def _near(self) -> tuple[list[Place], list[str]]:
-        sizes = [len(start) for _, start in self._starts]
-        if len(sizes) < 2 or min(sizes) != max(sizes):
+        if not self._near_known():
             return [], []
         numbers = np.array([number for number, _ in self._starts])
         rows = np.stack([start for _, start in self._starts])
-        if self._spread is None or len(self._spread) != rows.shape[1]:
-            return [], []
+        assert self._spread is not None
         # Where all begin alike, what moves later on says what is near.
         rows = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 0.1 * self._spread)
         along = rows @ np.random.default_rng(0).normal(size=rows.shape[1])
@@ -108,6 +106,11 @@ class Copies:
                     places[late] = f"{late} is {kind} {early}"
         return [(number, None) for number in sorted(places)], [places[n] for n in sorted(places)]
 
+    def _near_known(self) -> bool:
+        """Whether the starts of episodes can be compared."""
+        sizes = {len(start) for _, start in self._starts}
+        return self._spread is not None and sizes == {len(self._spread)}
+
     def _read(self, number: int) -> Episode:
         ((_, episode),) = self._dataset.numbered_episodes([number])
         return episode
@@ -117,11 +120,20 @@ class Copies:
         return self._digest.hexdigest()
 
     def gap(self) -> Gap | None:
-        """Episodes that are not whole, or too many to remember."""
-        if not self._left_out:
-            return None
-        reason = f"{self._left_out} episodes were not compared (misfits, or past {_REMEMBERED})"
-        return Gap(reason, not self._seen)
+        """Episodes that are not whole, too many to remember, or too short to be nearly alike."""
+        if self._seen + self._left_out == 1:
+            return Gap("there is one episode, and none to compare it with", whole=True)
+        reasons = []
+        if self._left_out:
+            said = f"{self._left_out} episodes were not compared (misfits, or past {_REMEMBERED})"
+            reasons.append(said)
+        exact = len(self._first) - (len(self._starts) if self._near_known() else 0)
+        if exact:
+            reasons.append(
+                f"near copies were not looked for in {exact} episodes of under {2 * _START_STEPS} "
+                "steps or without a vector of reals and actions"
+            )
+        return Gap("; ".join(reasons), not self._seen) if reasons else None
 
 
 def _fingerprint(view: View) -> bytes:

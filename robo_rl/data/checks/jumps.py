@@ -29,6 +29,7 @@ _START_SPREADS = 3.5
 _FAR_SPREADS = 35.0
 _LEAST_STARTS = 8
 _FIRST_LOOK = 4
+_LEAST_ROWS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Jumps:
         self._steps = self._seen = self._left_out = 0
         self._impossible, self._suspected, self._resets, self._seams = (Places() for _ in range(4))
         self._before: tuple[View, bool, bool] | None = None
+        self._bounded = False  # whether limits and speeds tell of resets
 
     def see(self, view: View) -> None:
         """Judge each step of one episode."""
@@ -63,6 +65,7 @@ class Jumps:
             return
         self._steps += view.steps
         physical = self._physical(view)
+        self._bounded |= physical is not None
         suspect, reset, looked = self._unusual(view)
         self._seen += looked
         self._left_out += not looked and physical is None
@@ -136,13 +139,22 @@ class Jumps:
         ]
 
     def gap(self) -> Gap | None:
-        """Images only, too little data, or episodes that do not fit."""
-        if self._seen:
-            if not self._left_out:
-                return None
-            return Gap(f"{self._left_out} episodes have no state as the others have it")
-        reason = "no vector of reals in observations or infos['qpos'] that moves in enough steps"
-        return Gap(reason, whole=self._steps == 0 or self._left_out > 0)
+        """Images only, too little data, episodes that do not fit, starts that tell nothing."""
+        if not self._seen:
+            reason = (
+                "no vector of reals in observations or infos['qpos'] that moves in enough steps"
+            )
+            bounded = self._steps > 0 and not self._left_out
+            return Gap(reason, whole=not bounded)
+        reasons = []
+        if self._left_out:
+            reasons.append(f"{self._left_out} episodes have no state as the others have it")
+        if not self._bounded and self._usual is not None and not self._usual.start_known:
+            reasons.append(
+                "returns to a first state cannot be told: episodes are too few or begin too "
+                "differently"
+            )
+        return Gap("; ".join(reasons)) if reasons else None
 
     def _physical(self, view: View) -> np.ndarray | None:
         provenance = self._provenance
@@ -215,6 +227,8 @@ def _usual_of(source: str, states: list[np.ndarray]) -> Usual | None:
         if 20 * len(moving) > len(jerks):
             scale[column] = np.percentile(moving, _USUAL_PERCENTILE)
     active = int(np.isfinite(scale).sum())
+    if len(jerks) < _LEAST_ROWS:  # nothing is far from nine tenths of so few
+        return None
     if active < 2:  # one number alone may be a switch
         return None
     needed = max(2, -(-active // 4))

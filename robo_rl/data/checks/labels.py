@@ -18,19 +18,32 @@ _SHARE = 0.8
 _USUAL_CONSTANTS = {-1.0, 0.0, 1.0}  # a step's cost, no reward, survival
 
 
-def label_findings(dataset: Dataset, views: Sequence[View]) -> list[Finding]:
-    """`reward_lag`, `reward_constant`, `limit_terminated`, `success_differs`, `single_steps`."""
+def label_findings(dataset: Dataset, views: Sequence[View]) -> tuple[list[Finding], list[str]]:
+    """`reward_lag`, `reward_constant`, `limit_terminated`, `success_differs`, `single_steps`; and
+    which of them could not be looked for, and why."""
     timing = "post" if dataset.provenance is None else dataset.provenance.reward.timing
-    return [
-        *(_reward_lag(views) if timing == "post" else []),
+    lag, blind = _reward_lag(views, timing)
+    unknown = [] if blind is None else [f"a lag of rewards cannot be told: {blind}"]
+    several = [view for view in views if view.steps > 1]
+    if len(several) < LEAST_EPISODES:
+        unknown.append(
+            "constant rewards and time limits cannot be told: "
+            f"{len(several)} episodes of two steps or more, this needs {LEAST_EPISODES}"
+        )
+    findings = [
+        *lag,
         *_reward_constant(views),
         *_limit_terminated(dataset, views),
         *_success(views),
         *_single_steps(views),
     ]
+    return findings, unknown
 
 
-def _reward_lag(views: Sequence[View]) -> list[Finding]:
+def _reward_lag(views: Sequence[View], timing: str) -> tuple[list[Finding], str | None]:
+    """What was found, and why nothing could be."""
+    if timing != "post":
+        return [], "they are said to judge the state before the step"
     known = [
         view
         for view in views
@@ -40,13 +53,22 @@ def _reward_lag(views: Sequence[View]) -> list[Finding]:
     known = [v for v in known if v.vector is not None and v.vector.shape[1] == width]
     known = known[:: 1 + sum(view.steps for view in known) // _MOST_ROWS]
     if len(known) < LEAST_EPISODES:
-        return []
-    left = {lag: 1.0 - _reward_explained(known, lag) for lag in (-1, 0, 1)}
+        return [], (
+            f"{len(known)} episodes with {LEAST_STEPS} steps and a vector of reals; "
+            f"this needs {LEAST_EPISODES}"
+        )
+    first = np.asarray(known[0].rewards)[0]
+    if all((np.asarray(view.rewards) == first).all() for view in known):
+        return [], None  # what never changes is never late
+    shares = {lag: _reward_explained(known, lag) for lag in (-1, 0, 1)}
+    left = {lag: 1.0 - share for lag, share in shares.items() if share is not None}
+    if len(left) < len(shares):
+        return [], "too few steps for so many numbers"
     best = min(left, key=lambda lag: left[lag])
-    if best == 0 or left[0] < _LEAST_LEFT or left[best] > _MOST_LEFT:
-        return []
-    if left[best] > _LAG_FACTOR * left[0]:
-        return []
+    if left[best] > _MOST_LEFT:
+        return [], "no linear model of states and actions explains half of them"
+    if best == 0 or left[0] < _LEAST_LEFT or left[best] > _LAG_FACTOR * left[0]:
+        return [], None
     return [
         Finding(
             Severity.WARNING,
@@ -61,11 +83,12 @@ def _reward_lag(views: Sequence[View]) -> list[Finding]:
             f"a linear model leaves {100 * left[best]:.0f} % unexplained there, "
             f"{100 * left[0]:.0f} % in its own step",
         )
-    ]
+    ], None
 
 
-def _reward_explained(views: Sequence[View], lag: int) -> float:
-    """Share of the reward's variance that the step at this lag explains, on episodes not fitted."""
+def _reward_explained(views: Sequence[View], lag: int) -> float | None:
+    """Share of the reward's variance that the step at this lag explains, on episodes not fitted;
+    None where these are too few."""
     halves = []
     for chosen in np.array_split(np.random.default_rng(0).permutation(len(views)), 2):
         inputs, rewards = [], []
@@ -81,7 +104,7 @@ def _reward_explained(views: Sequence[View], lag: int) -> float:
         halves.append((np.concatenate(inputs), np.concatenate(rewards)[:, None]))
     (fit, fit_rewards), (test, test_rewards) = halves
     if len(fit) < _ROWS_PER_INPUT * fit.shape[1]:
-        return 0.0
+        return None
     if not all(measurable(part) for half in halves for part in half):
         return 0.0
     centre, size = fit.mean(axis=0), fit.std(axis=0) + 1e-9

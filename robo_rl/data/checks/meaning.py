@@ -18,8 +18,8 @@ def judge(dataset: Dataset, sample: Sample, replayed: Replays | None = None) -> 
     """Findings and gap of every check, by its name."""
     part = None if sample.whole else Gap(f"looked at {sample.reason}")
     replayed = replayed or Replays({})
-    told, gap = labels.label_findings(dataset, sample.views), part
-    found: Judged = {"labels": (replayed.without_refuted(told), gap)}
+    told, unknown = labels.label_findings(dataset, sample.views)
+    found: Judged = {"labels": (replayed.without_refuted(told), _gap(part, unknown))}
     motion = motion_of(sample.views)
     if isinstance(motion, str):
         return found | {name: ([], Gap(motion, whole=True)) for name in _OF_MOTION}
@@ -28,7 +28,8 @@ def judge(dataset: Dataset, sample: Sample, replayed: Replays | None = None) -> 
     provenance = dataset.provenance
     rate = None if provenance is None else provenance.control_hz
     laws = state_laws(motion)
-    found["still"] = (still.still_findings(sample.views, motion), part)
+    told, unknown = still.still_findings(sample.views, motion)
+    found["still"] = (told, _gap(part, unknown))
     found["spikes"] = (still.spike_findings(motion), part)
     found["order"] = (actions.order_findings(motion, laws), part)
     no_law = Gap("no number follows another as a position does its velocity", whole=True)
@@ -49,6 +50,12 @@ def judge(dataset: Dataset, sample: Sample, replayed: Replays | None = None) -> 
         told, gap = found["labels"]
         found["labels"] = [one for one in told if one.code != "reward_lag"], gap
     return found
+
+
+def _gap(part: Gap | None, unknown: list[str]) -> Gap | None:
+    """What of a check was not looked at, with what no check of the sample looked at."""
+    reasons = ([] if part is None else [part.reason]) + unknown
+    return Gap("; ".join(reasons)) if reasons else None
 
 
 def _actions(

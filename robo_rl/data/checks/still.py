@@ -12,13 +12,26 @@ _STALE_SHARE = 0.02
 _FROZEN_STEPS, _FROZEN_SHARE = 10, 0.2
 _FROZEN_EPISODES = 0.05
 _LAST_SHARE = 0.5
+_NARROW = 3
 _SPIKE = 10.0  # times the spread between the 5th and the 95th percentile
 _SPIKE_TAIL, _SPIKE_OVER = 99.0, 20.0  # and of what the column does by itself now and then
 
 
-def still_findings(views: Sequence[View], motion: Motion) -> list[Finding]:
-    """`column_constant`, `frozen`, `rows_repeated` and `last_repeated`."""
-    return [*_constant(motion), *_repeats(views)]
+def still_findings(views: Sequence[View], motion: Motion) -> tuple[list[Finding], list[str]]:
+    """`column_constant`, `frozen`, `rows_repeated` and `last_repeated`; and what could not be
+    looked for."""
+    return [*_constant(motion), *_repeats(views)], _unseen(views)
+
+
+def _unseen(views: Sequence[View]) -> list[str]:
+    left_out = sum(not _repeatable(view) for view in views)
+    if not left_out:
+        return []
+    return [f"rows that repeat were not looked for in {left_out} episodes of under 3 steps"]
+
+
+def _repeatable(view: View) -> bool:
+    return view.vector is not None and view.vector.shape[1] > 0 and view.steps >= 3
 
 
 def _constant(motion: Motion) -> list[Finding]:
@@ -55,9 +68,11 @@ def _repeats(views: Sequence[View]) -> list[Finding]:
     frozen, last = Places(), Places()
     stale: list[Place] = []
     steps = episodes = 0
+    narrow = False
     for view in views:
-        if view.vector is None or view.vector.shape[1] < 3 or view.steps < 3:
+        if view.vector is None or not _repeatable(view):
             continue
+        narrow |= view.vector.shape[1] < _NARROW
         episodes += 1
         steps += view.steps
         same = (view.vector[1:] == view.vector[:-1]).all(axis=1) & _acting(view)
@@ -75,11 +90,18 @@ def _repeats(views: Sequence[View]) -> list[Finding]:
         stale = []
     if last.count < _LAST_SHARE * episodes:
         last = Places()
-    return _told(frozen, stale, last, episodes, steps)
+    # A wall may hold one or two numbers where they are.
+    sure = Confidence.LOW if narrow else Confidence.MEDIUM
+    return _told(frozen, stale, last, episodes, steps, sure)
 
 
 def _told(
-    frozen: Places, stale: list[Place], last: Places, episodes: int, steps: int
+    frozen: Places,
+    stale: list[Place],
+    last: Places,
+    episodes: int,
+    steps: int,
+    sure: Confidence,
 ) -> list[Finding]:
     basis = "all numbers are equal to the last digit while the actions go on"
     return [
@@ -90,7 +112,7 @@ def _told(
             frozen,
             episodes,
             "cut the episodes where the sensors stopped",
-            Confidence.MEDIUM,
+            sure,
             basis,
         ),
         *finding(
@@ -101,7 +123,7 @@ def _told(
             steps,
             "record at the rate of the slowest sensor, or interpolate; what repeats teaches that "
             "actions do nothing",
-            Confidence.MEDIUM,
+            sure,
             basis,
         ),
         *finding(
@@ -111,7 +133,7 @@ def _told(
             last,
             episodes,
             "record the state after the last step",
-            Confidence.HIGH,
+            Confidence.HIGH if sure is Confidence.MEDIUM else sure,
             basis,
         ),
     ]
