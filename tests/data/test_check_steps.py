@@ -299,3 +299,14 @@ def test_speeds_that_the_environment_cuts_are_not_started_from(write):
     _, findings = found(write, env, episodes)
     assert "step_differs" not in findings
     env.close()
+
+
+def test_forces_and_places_of_a_moment_before_are_no_part_of_a_state(write, made):
+    """Of the humanoid's 348 numbers, most hang on the solver or lag behind the state."""
+    env = made("Humanoid-v5", max_episode_steps=8)
+    own = recorded(env, lambda _row, _step, rng: rng.uniform(-0.4, 0.4, 17), 8)
+    report, findings = found(write, env, with_states(env, own))
+    assert findings == {}
+    assert "observation" in report.passed
+    noisy = changed(with_states(env, own), "observations", lambda o: o + 0.5)
+    assert "observation_differs" in found(write, env, noisy)[1]

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from robo_rl.data.checks.machines import machine_of, of_state_alone, quiet_simulator
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import Gap, View
 from robo_rl.data.minari_read import Dataset
@@ -107,21 +108,32 @@ def replay_states(dataset: Dataset, sample: Sample, env: Any, samples: int, seed
         raise ReplaySkippedError(f"{type(unwrapped).__name__} has no set_state(qpos, qvel)")
     env.reset(seed=0)
     picked, total = _pick(sample, samples, np.random.default_rng(seed))
-    comparison = _Comparison(unwrapped, dataset, sample.views)
+    comparison = _Comparison(unwrapped, dataset, sample.views, _lasting(env, seed))
     for view, step in picked:
         comparison.step(view, step)
-    gaps = dict(comparison.gaps)
+    gaps = comparison.unseen()
     if len(picked) < total or not sample.whole:
         part = f"{len(picked)} steps of {total} were replayed, from {sample.reason}"
         gaps = {name: gaps.get(name, Gap(part)) for name in ("reward", "terminated", "observation")}
     return Replayed(comparison.findings(len(picked)), gaps)
 
 
+def _lasting(env: Any, seed: int) -> np.ndarray | None:
+    # Of an environment that is no such machine, or fails as one, all is compared.
+    with contextlib.suppress(Exception), quiet_simulator():
+        machine = machine_of(env.unwrapped)
+        return of_state_alone(machine, env.action_space, np.random.default_rng(seed))
+    return None
+
+
 class _Comparison:
     """Collects steps at which the environment disagrees."""
 
-    def __init__(self, unwrapped: Any, dataset: Dataset, views: tuple[View, ...]) -> None:
+    def __init__(
+        self, unwrapped: Any, dataset: Dataset, views: tuple[View, ...], lasting: np.ndarray | None
+    ) -> None:
         self._env = unwrapped
+        self._lasting = lasting  # (O,) bool, what the state alone shows; None for all
         self._views = views
         self._spreads: np.ndarray | None = None
         provenance = dataset.provenance
@@ -148,6 +160,7 @@ class _Comparison:
         self._ends: list[tuple[int, int, bool]] = []
         self._observations: list[tuple[int, int]] = []
         self._columns: set[int] = set()
+        self._judged: set[str] = set()
 
     def step(self, view: View, step: int) -> None:
         """Compare all that the environment says of one step."""
@@ -160,6 +173,11 @@ class _Comparison:
             ended = bool(self._terminated())
             if ended != bool(view.terminations[step]):
                 self._ends.append((view.number, step, ended))
+        self._judged |= {
+            name
+            for name, array in (("reward", view.rewards), ("terminated", view.terminations))
+            if array is not None
+        }
         self._see_observation(view, step + self._after)
 
     def _see_observation(self, view: View, row: int) -> None:
@@ -176,6 +194,8 @@ class _Comparison:
             return
         slack = _ATOL * (1.0 + abs(again)) + _SHARE * self._spread(stored.shape[1])
         wrong = ~(abs(again - stored[row]) <= slack)
+        if self._lasting is not None and self._lasting.shape == wrong.shape:
+            wrong &= self._lasting
         if wrong.any():
             self._observations.append((view.number, row))
             self._columns |= set(np.flatnonzero(wrong).tolist())
@@ -210,6 +230,11 @@ class _Comparison:
         except Exception as error:  # whatever an environment of anyone's raises
             said = str(error) or type(error).__name__
             raise EnvDiffersError(f"{kind} cannot be put into a recorded state: {said}") from error
+
+    def unseen(self) -> dict[str, Gap]:
+        """Gaps, and what no episode has an array of that fits."""
+        why = Gap("none is stored that fits its episode", whole=True)
+        return dict.fromkeys({"reward", "terminated"} - self._judged, why) | self.gaps
 
     def findings(self, of: int) -> dict[str, list[Finding]]:
         """`reward_differs`, `terminated_differs` and `observation_differs`."""

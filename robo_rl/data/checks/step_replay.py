@@ -23,6 +23,7 @@ from robo_rl.data.report import Confidence, Finding, Place, Severity, finding
 _FAR = 0.25  # of a usual change; simulators of other versions stay below
 _EXACT = 0.02  # the same simulator stays below 0.01
 _SAME_SIMULATOR = 1e-3  # in the middle
+_SAME_RATE = 0.01
 _TURNED = 1e-2  # in any number
 _REWARD_FAR, _REWARD_EXACT = 1e-2, 2e-3
 _OFTEN = 0.1
@@ -63,6 +64,7 @@ class Steps:
         self._sample = sample
         self._name = type(env.unwrapped).__name__
         self._rng = np.random.default_rng(seed)
+        self._hz = None if provenance is None else provenance.control_hz
         self._free = provenance is not None and provenance.reward.source == "none"
         try:
             with quiet_simulator():
@@ -244,6 +246,11 @@ class Steps:
             return False
         if not self._same or len(self._agreed) < _REFUTING * len(self._taken):
             return False
+        if told.code == "rate_differs":
+            period_s = self._machine.period_s
+            if not period_s or not self._hz:
+                return False
+            return abs(period_s * self._hz - 1.0) < _SAME_RATE
         if told.code in _OF_MOTION:
             again = self._near_places(told.places)
             wrong = any(self._off(step) > self._limit for step in again)
