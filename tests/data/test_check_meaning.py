@@ -119,6 +119,34 @@ def test_a_policy_that_gives_its_next_action_away_is_no_lag(good):
     assert "action_lag" not in codes([feedback(seed) for seed in range(COUNT)])
 
 
+def steered(seed, gain, noise=0.0):
+    """As `push`, with torques that follow from the state."""
+    rng = np.random.default_rng(seed)
+    episode = push(seed)
+    rows, actions = episode.observations.copy(), episode.actions.copy()
+    for step in range(STEPS):
+        angle, speed = rows[step, :3], rows[step, 3:6]
+        wanted = np.sin(gain * angle) - 0.3 * speed + noise * rng.normal(size=3)
+        actions[step] = np.clip(wanted, -1.0, 1.0)
+        rows[step + 1, 3:6] = 0.95 * speed + 0.5 * actions[step] - 0.1 * np.sin(3.0 * angle)
+        rows[step + 1, :3] = angle + (speed + rows[step + 1, 3:6]) / (2.0 * HZ)
+    return dataclasses.replace(episode, observations=rows, actions=actions)
+
+
+@pytest.mark.parametrize("gain", [-1.0, -2.0, -3.0])
+def test_actions_of_a_policy_without_noise_are_no_defect(good, gain):
+    steady = [steered(seed, gain) for seed in range(COUNT)]
+    wrong = {"action_lag", "action_inverted", "actions_swapped"}
+    assert not wrong & set(codes(steady))
+    assert not wrong & set(codes([*steady[: COUNT // 2], *good[COUNT // 2 :]]))
+
+
+def test_late_actions_of_a_policy_with_noise_are_found():
+    noisy = [steered(seed, -2.0, 0.4) for seed in range(COUNT)]
+    assert "action_lag" not in codes(noisy)
+    assert "action_lag" in codes(each(noisy, actions=lambda a: np.r_[a[:1], a[:-1]]))
+
+
 def test_an_action_of_the_other_sign_is_found_in_its_episodes(good):
     found = codes(every_third(good, actions=lambda a: a * np.float32([1, 1, -1])))
     assert set(found) == {"action_inverted"}
@@ -275,6 +303,16 @@ def test_spikes_are_found_where_they_are(good):
     assert "[1]" in found["spikes"].message
 
 
+def test_a_force_that_is_mostly_none_has_no_spikes(good):
+    rng = np.random.default_rng(0)
+
+    def touched(rows):
+        forces = rng.pareto(1.0, (len(rows), 2)) * (rng.random((len(rows), 2)) < [0.004, 0.9])
+        return np.c_[rows, forces]
+
+    assert "spikes" not in codes(each(good, observations=touched))
+
+
 @pytest.mark.parametrize(
     ("when", "shift"),
     [("late", lambda r: np.r_[r[:1], r[:-1]]), ("early", lambda r: np.r_[r[1:], r[-1:]])],
@@ -301,6 +339,11 @@ def test_time_limits_marked_terminated_are_found(good):
         for i, e in enumerate(good)
     ]
     assert "limit_terminated" not in codes(early)
+    alike = [
+        dataclasses.replace(e.span(0, 28 + i % 3), terminations=np.arange(28 + i % 3) == 27 + i % 3)
+        for i, e in enumerate(good)
+    ]
+    assert "limit_terminated" not in codes(alike)
 
 
 def test_inverted_success_is_found(good):

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from robo_rl.data.check import check
+from robo_rl.data.check import CheckConfig, check
 from robo_rl.data.episodes import Episode
 from robo_rl.data.provenance import Provenance, RewardLabel
 
@@ -310,3 +310,44 @@ def test_forces_and_places_of_a_moment_before_are_no_part_of_a_state(write, made
     assert "observation" in report.passed
     noisy = changed(with_states(env, own), "observations", lambda o: o + 0.5)
     assert "observation_differs" in found(write, env, noisy)[1]
+
+
+def linear(env):
+    """One policy without noise, from the state alone."""
+    size, reach = env.action_space.shape[0], float(env.action_space.high[0])
+    gains = np.random.default_rng(1).normal(size=(size, env.observation_space.shape[0])) * 0.3
+    return lambda row, _step, _rng: reach * np.tanh(gains @ row)
+
+
+def by_chance(env):
+    low, high = env.action_space.low, env.action_space.high
+    return lambda _row, _step, rng: rng.uniform(low, high)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "policies"),
+    [
+        ("Hopper-v5", 60, [linear]),
+        ("Walker2d-v5", 60, [linear, by_chance]),
+        ("Pendulum-v1", 20, [linear]),
+        ("Pendulum-v1", 20, [linear, by_chance]),
+        ("Reacher-v5", 40, [by_chance]),
+        ("Swimmer-v5", 12, [linear]),
+    ],
+)
+def test_ordinary_policies_look_like_no_defect_without_the_environment_too(
+    write, made, name, count, policies
+):
+    env = made(name, **({"max_episode_steps": 200} if name == "Swimmer-v5" else {}))
+    sets = [recorded(env, policy(env), count, n) for n, policy in enumerate(policies)]
+    episodes = [sets[i % len(sets)][i] for i in range(count)]
+    dataset = write(
+        episodes,
+        f"test/set{next(NUMBERS)}-v0",
+        UNKNOWN,
+        env=env.spec,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+    )
+    report = check(dataset, CheckConfig(reward_samples=0))
+    assert not {finding.code for finding in report.findings} - {"jump_suspected"}

@@ -6,28 +6,32 @@ import numpy as np
 
 from robo_rl.data.checks.laws import StateLaws, ridge
 from robo_rl.data.checks.motion import Motion
+from robo_rl.data.checks.policies import follows_from_state, made_by_policy
 from robo_rl.data.report import Confidence, Finding, Place, Severity, finding
 
 ROWS_PER_INPUT = 5  # with fewer, a fit says nothing
 _LAGS = (-1, 0, 1)
 # The right action explains what the others leave; those of another time nothing, but for what a
 # policy gives away of the next state. Sound recordings stay below 2.5 times.
-_LAG_RATIO, _LAG_GAIN = 3.0, 0.02
+_LAG_RATIO, _LAG_GAIN = 3.0, 0.05
 _CLIP = 2.0  # times the range of nine tenths of the changes
 _SURE, _QUITE = 3.0, 2.0  # standard errors
 _FLIP_GAIN = 1.6  # sound recordings stay below 1.3
 _FLIP_SHARE = 0.15
-_SWAP_SHARE = 0.25
+_SWAP_SHARE, _SWAP_LEAST = 0.25, 5  # of the episodes, and episodes
 _UNORDERED = 0.46  # half at random; sound recordings stay below 0.3
 _ORDERED_ROWS = 200
 
 
-def lag_findings(motion: Motion) -> list[Finding]:
-    """`action_lag`: the actions of the step before or after explain the motion, its own do not."""
+def lag_findings(motion: Motion) -> tuple[list[Finding], str | None]:
+    """`action_lag`: the actions of the step before or after explain the motion, its own do not;
+    and why this cannot be told, where it cannot."""
     gains = {lag: _unique_gain(motion, lag) for lag in _LAGS}
     best = max(gains, key=lambda lag: gains[lag])
     if best == 0 or gains[best] < _LAG_GAIN or gains[best] < _LAG_RATIO * gains[0]:
-        return []
+        return [], None
+    if best > 0 and follows_from_state(motion):
+        return [], "actions follow from the state of their own row, so a lag cannot be told"
     when, where = ("late", "next") if best > 0 else ("early", "previous")
     ratio = gains[best] / max(gains[0], 1e-3)
     return [
@@ -44,7 +48,7 @@ def lag_findings(motion: Motion) -> list[Finding]:
             f"share of the motion that only this action explains {gains[best]:.2f}, own "
             f"{max(gains[0], 0.0):.2f}",
         )
-    ]
+    ], None
 
 
 def _unique_gain(motion: Motion, lag: int) -> float:
@@ -97,7 +101,7 @@ def inverted_actions(motion: Motion, effects: np.ndarray) -> list[Finding]:
             gain = _agreement(sign[:, None] * rest) / max(_agreement(rest), 1e-6)
             if gain > best:
                 best, few = gain, sign < 0 if plus >= minus else sign > 0
-        if best > _FLIP_GAIN:
+        if best > _FLIP_GAIN and not made_by_policy(motion, action, few):
             out += _inverted(motion, action, few, best)
     return out
 
@@ -135,9 +139,9 @@ def exchanged_actions(motion: Motion, effects: np.ndarray) -> list[Finding]:
         if min(plus, minus) > best:
             few = own < swapped if plus >= minus else own > swapped
             best, found = float(min(plus, minus)), (one, other, few)
-    if best < _SWAP_SHARE:
-        return []
     one, other, few = found
+    if best < _SWAP_SHARE or few.sum() < _SWAP_LEAST:
+        return []
     return finding(
         Severity.WARNING,
         "actions_swapped",

@@ -14,9 +14,15 @@ _FEW, _FEW_CLEAR = 20, 3.0  # with few episodes, chance alone makes gaps
 _UNITS = {float(np.rad2deg(1.0)): "degrees for radians", 1000.0: "a thousandth (mm for m)"}
 _UNIT_MATCH = 0.15
 _DOUBLE = (1.6, 2.6)  # a step that goes as far as two
-_DOUBLE_SHARE = 0.03  # sound recordings stay below 0.002
+_DOUBLE_SHARE = 0.03
+# Just twice as far: against the steps between once and twice as far. Where no frame is missing,
+# these are at most a quarter of those.
+_PEAK, _VALLEY, _PEAK_SHARE = (1.8, 2.2), (1.3, 1.7), 0.35
 _ZERO_EXPLAINED = 0.7
-_EVEN = 0.4  # of the middle, between the 10th and the 90th percentile
+_EVEN = (
+    0.2  # of the middle, between the 10th and the 90th percentile; angles by their sine reach 0.25
+)
+_TIGHT = 0.08  # the same, within each of two rates; angles by their sine reach 0.1
 _MOST_RATE = 20.0  # beyond, it is another unit and not another rate
 
 
@@ -45,7 +51,8 @@ def time_findings(motion: Motion, laws: StateLaws) -> list[Finding]:
     if few is not None:
         ratio = _ratio_of(pace, few)
         factor = max(ratio, 1.0 / ratio) if ratio > 0.0 else 0.0
-        if 1.3 < factor < _MOST_RATE:
+        tight = _spread_of(pace[few]) < _TIGHT and _spread_of(pace[~few]) < _TIGHT
+        if tight and 1.3 < factor < _MOST_RATE:
             return _mixed(motion, few, factor)
     return _dropped(motion, laws)
 
@@ -63,6 +70,11 @@ def _even(laws: StateLaws) -> np.ndarray:
 
 def _ratio_of(pace: np.ndarray, few: np.ndarray) -> float:
     return float(np.nanmedian(pace[few]) / np.nanmedian(pace[~few]))
+
+
+def _spread_of(pace: np.ndarray) -> float:
+    low, middle, high = np.nanpercentile(pace, (10, 50, 90))
+    return float((high - low) / max(abs(middle), 1e-9))
 
 
 def _pace(laws: StateLaws, columns: np.ndarray) -> np.ndarray:
@@ -117,7 +129,11 @@ def _dropped(motion: Motion, laws: StateLaws) -> list[Finding]:
     with np.errstate(invalid="ignore"):
         double = [(pace > _DOUBLE[0] * usual) & (pace < _DOUBLE[1] * usual) for pace in paces]
     share = sum(int(one.sum()) for one in double) / len(every)
-    if share < _DOUBLE_SHARE:
+    counts = [
+        int(((every > low * usual) & (every < high * usual)).sum())
+        for low, high in (_PEAK, _VALLEY)
+    ]
+    if share < _DOUBLE_SHARE or counts[0] < _PEAK_SHARE * counts[1]:
         return []
     places: list[Place] = [
         (course.number, step)
@@ -132,7 +148,7 @@ def _dropped(motion: Motion, laws: StateLaws) -> list[Finding]:
         len(every),
         "record every control period, or fill the gaps by the actions that were held",
         Confidence.MEDIUM,
-        f"{len(lines)} laws between columns; of sound recordings under 0.2 % of the steps do so",
+        f"{len(lines)} laws between columns; in sound recordings steps seldom go just twice as far",
     )
 
 

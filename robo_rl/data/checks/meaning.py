@@ -70,9 +70,10 @@ def _actions(
     inputs = len(motion.columns) + 3 * motion.courses[0].actions.shape[1]
     if rows < 2 * actions.ROWS_PER_INPUT * inputs:
         return [], Gap(f"{rows} steps are too few for {inputs} numbers", whole=True)
+    lag, blind = actions.lag_findings(motion)
     findings = [
-        *actions.lag_findings(motion),
+        *lag,
         *actions.inverted_actions(motion, effects),
         *actions.exchanged_actions(motion, effects),
     ]
-    return findings, part
+    return findings, _gap(part, [] if blind is None else [blind])

@@ -14,6 +14,8 @@ _FROZEN_EPISODES = 0.05
 _LAST_SHARE = 0.5
 _NARROW = 3
 _SPIKE = 10.0  # times the spread between the 5th and the 95th percentile
+_APART = 2.0  # a spike goes this much further than all before it
+_AT_REST = 0.3  # of the rows at one value: a switch, or a force that is mostly none
 _SPIKE_TAIL, _SPIKE_OVER = 99.0, 20.0  # and of what the column does by itself now and then
 
 
@@ -159,6 +161,7 @@ def spike_findings(motion: Motion) -> list[Finding]:
     away = [_from_neighbours(course.states) for course in motion.courses]
     usual = np.percentile(np.concatenate(away), _SPIKE_TAIL, axis=0)
     limit = np.maximum(_SPIKE * np.maximum(high - low, 1e-9), _SPIKE_OVER * usual)
+    limit = np.maximum(limit, _own_tails(states, np.concatenate(away), limit))
     places: list[Place] = []
     columns: set[int] = set()
     for course, far in zip(motion.courses, away, strict=True):
@@ -176,6 +179,24 @@ def spike_findings(motion: Motion) -> list[Finding]:
         Confidence.HIGH,
         f"{_SPIKE:g} times the range of nine tenths of all rows away from the rows around",
     )
+
+
+def _own_tails(states: np.ndarray, away: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """(D,) how far numbers go by nature: contact forces are at rest mostly, and then at anything.
+
+    A spike stands apart from all that is usual; a tail goes there in steps.
+    """
+    out = np.zeros(states.shape[1])
+    for column in np.flatnonzero((away > limit).any(axis=0)).tolist():
+        _, counts = np.unique(states[:, column], return_counts=True)
+        if counts.max() > _AT_REST * len(states):
+            out[column] = np.inf
+            continue
+        far = np.sort(away[:, column])
+        first = max(1, int(np.searchsorted(far, limit[column], side="right")))
+        apart = np.flatnonzero(far[first:] > _APART * far[first - 1 : -1])
+        out[column] = far[first - 1 + apart[0]] if len(apart) else far[-1]
+    return out
 
 
 def _from_neighbours(states: np.ndarray) -> np.ndarray:
