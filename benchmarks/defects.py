@@ -49,6 +49,18 @@ def _half(change: Change) -> Callable[[Setting], Setting | None]:
     )
 
 
+def _nth(every: int, change: Change) -> Callable[[Setting], Setting | None]:
+    return lambda good: dataclasses.replace(
+        good, episodes=[e if i % every else change(e) for i, e in enumerate(good.episodes)]
+    )
+
+
+def _some(number: int, change: Change) -> Callable[[Setting], Setting | None]:
+    return lambda good: dataclasses.replace(
+        good, episodes=[change(e) if i == number else e for i, e in enumerate(good.episodes)]
+    )
+
+
 def _added(copies: Callable[[Sequence[Episode]], list[Episode]]) -> Callable[[Setting], Setting]:
     return lambda good: dataclasses.replace(good, episodes=[*good.episodes, *copies(good.episodes)])
 
@@ -129,6 +141,32 @@ def _scaled(columns: slice, factor: float) -> Callable[[np.ndarray], np.ndarray]
 def _stuck(array: np.ndarray) -> np.ndarray:
     array[:, 3] = 0.0
     return array
+
+
+def _set(array: np.ndarray, value: float) -> np.ndarray:
+    array[:, 3] = value
+    return array
+
+
+def _stuck_halfway(array: np.ndarray) -> np.ndarray:
+    array[len(array) // 2 :, 3] = array[len(array) // 2, 3]
+    return array
+
+
+def _marked(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    array[rng.random(len(array)) < 0.2, 3] = -999.0
+    return array
+
+
+def _blank_first(array: np.ndarray) -> np.ndarray:
+    array[0] = 0.0
+    return array
+
+
+def _prize(rewards: np.ndarray) -> np.ndarray:
+    rewards = rewards.copy()
+    rewards[len(rewards) // 2] = 1e6
+    return rewards
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
@@ -228,6 +266,15 @@ def _others_goals(good: Setting) -> Setting:
     return dataclasses.replace(good, episodes=episodes)
 
 
+def _others_actions(good: Setting) -> Setting:
+    episodes = []
+    for index, episode in enumerate(good.episodes):
+        other = good.episodes[(index + 1) % len(good.episodes)].actions
+        rows = np.arange(len(episode)) % len(other)
+        episodes.append(dataclasses.replace(episode, actions=other[rows]))
+    return dataclasses.replace(good, episodes=episodes)
+
+
 def _single_steps(good: Setting) -> Setting:
     steps = [e.span(t, t + 1) for e in good.episodes[:6] for t in range(len(e) - 1)]
     ended = [dataclasses.replace(e, truncations=~e.terminations) for e in steps[:200]]
@@ -306,6 +353,17 @@ def semantic(seed: int = 0) -> list[Defect]:
         ),
         "rewards never paid": _each(_rewards(lambda r: np.full_like(r, r.min()))),
         "episodes of a single step": _single_steps,
+        "one column stuck at 0.37": _each(_states(functools.partial(_set, value=0.37))),
+        "one column stuck in each second half": _each(_states(_stuck_halfway)),
+        "-999 in a fifth of a column": _each(_states(lambda o: _marked(o, rng))),
+        "first rows never written": _each(_states(_blank_first)),
+        "one episode of nothing": _some(7, _states(np.zeros_like)),
+        "100 more in a twentieth of the rewards": _each(
+            _rewards(lambda r: r + 100.0 * (rng.random(len(r)) < 0.05))
+        ),
+        "rewards a tenth in every twelfth episode": _nth(12, _rewards(lambda r: 0.1 * r)),
+        "one reward of a million": _some(7, _rewards(_prize)),
+        "actions of the next episode": _others_actions,
     }
     return [Defect(name, spoil) for name, spoil in table.items()]
 

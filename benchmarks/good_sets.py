@@ -109,6 +109,12 @@ def gait(rng: np.random.Generator, *, size: int, period: float, noise: float) ->
     )
 
 
+def saturating(_rng: np.random.Generator, *, size: int, inputs: int, reach: float = 1.0) -> Policy:
+    """One linear controller without noise, bent at its bounds: actions follow from the state."""
+    gains = np.random.default_rng(1).normal(size=(size, inputs)) * 0.3
+    return lambda row, _step: reach * np.tanh(gains @ row)
+
+
 def feedback(rng: np.random.Generator, *, gains: tuple[float, ...], noise: float) -> Policy:
     """A linear controller with noise."""
     return lambda row, _step: np.array([-np.dot(gains, row) + rng.normal(0.0, noise)])
@@ -238,6 +244,25 @@ RECORDERS: dict[str, Callable[[str, int], None]] = {
         policies=functools.partial(feedback, gains=(0.0, -30.0), noise=0.5),
         steps=200,
     ),
+    **{
+        f"{name.split('-')[0].lower()}-steady": functools.partial(
+            record_gym,
+            env_id=name,
+            policies=functools.partial(saturating, size=size, inputs=inputs, reach=reach),
+            steps=200,
+        )
+        for name, size, inputs, reach in (
+            ("Hopper-v5", 3, 11, 1.0),
+            ("HalfCheetah-v5", 6, 17, 1.0),
+            ("Walker2d-v5", 6, 17, 1.0),
+            ("Ant-v5", 8, 105, 1.0),
+            ("Reacher-v5", 2, 10, 1.0),
+            ("Pusher-v5", 7, 23, 2.0),
+            ("Swimmer-v5", 2, 8, 1.0),
+            ("InvertedPendulum-v5", 1, 4, 3.0),
+            ("Pendulum-v1", 1, 3, 2.0),
+        )
+    },
     "dict-goals": functools.partial(
         record_gym,
         env_id="robo_rl_bench/Reach-v0",

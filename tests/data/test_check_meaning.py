@@ -277,6 +277,15 @@ def test_what_labels_cannot_tell_is_said(good):
     assert "time limits" not in short
 
 
+def test_actions_that_explain_nothing_are_said_to_tell_nothing(good):
+    rng = np.random.default_rng(0)
+    views = [view_of(i, e) for i, e in enumerate(each(good, actions=rng.permutation))]
+    dataset = Dataset(None, {"total_episodes": len(views), "data_format": "hdf5"})
+    found, gap = judge(dataset, Sample(tuple(views), True, ""))["actions"]
+    assert found == []
+    assert "explain any of the motion" in gap.reason
+
+
 def test_a_last_observation_that_repeats_the_one_before_is_found(good):
     found = codes(each(good, observations=lambda o: np.r_[o[:-1], o[-2:-1]]))
     assert set(found) == {"last_repeated"}
@@ -290,6 +299,50 @@ def test_a_dead_column_is_doubtful_and_a_fixed_goal_is_not(good):
     padded = each(good, observations=lambda o: np.c_[o, np.zeros((len(o), 3))])
     assert codes(padded) == {}
     assert codes(each(good, observations=lambda o: np.c_[o[:, :6], np.full(len(o), 0.3)])) == {}
+
+
+def stuck(rows, column, since):
+    rows = rows.copy()
+    rows[since:, column] = rows[since, column]
+    return rows
+
+
+@pytest.mark.parametrize(("since", "spoil"), [(40, each), (0, every_third)])
+def test_a_number_that_stops_to_change_is_doubtful(good, since, spoil):
+    found = codes(spoil(good, observations=lambda o: stuck(o, 1, since)))
+    assert "[1]" in found["column_stuck"].message
+    assert found["column_stuck"].confidence == "low"
+    assert found["column_stuck"].places[0] == (0, since)
+
+
+def test_a_mark_for_what_is_missing_is_found(good):
+    rng = np.random.default_rng(0)
+
+    def marked(rows):
+        return np.where((rng.random(len(rows)) < 0.2)[:, None] & (np.arange(7) == 2), -999.0, rows)
+
+    found = codes(each(good, observations=marked))
+    assert "-999 in number 2" in found["sentinel"].message
+
+
+def test_rows_of_nothing_are_doubtful(good):
+    found = codes(each(good, observations=lambda o: np.r_[o[:1] * 0.0, o[1:]]))
+    assert found["rows_zero"].count == COUNT
+    assert found["rows_zero"].confidence == "low"
+
+
+def test_one_wild_reward_is_found_and_a_prize_at_the_end_is_not(good):
+    def prized(step):
+        rewards = [e.rewards.copy() for e in good]
+        rewards[3][step] = 1e6
+        return [dataclasses.replace(e, rewards=r) for e, r in zip(good, rewards, strict=True)]
+
+    assert codes(prized(20))["reward_spike"].places == ((3, 20),)
+    ended = [
+        dataclasses.replace(e, terminations=e.truncations, truncations=e.terminations)
+        for e in prized(STEPS - 1)
+    ]
+    assert "reward_spike" not in codes(ended)
 
 
 def test_spikes_are_found_where_they_are(good):

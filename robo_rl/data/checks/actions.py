@@ -14,6 +14,7 @@ _LAGS = (-1, 0, 1)
 # The right action explains what the others leave; those of another time nothing, but for what a
 # policy gives away of the next state. Sound recordings stay below 2.5 times.
 _LAG_RATIO, _LAG_GAIN = 3.0, 0.05
+_NO_GAIN = 0.02
 _CLIP = 2.0  # times the range of nine tenths of the changes
 _SURE, _QUITE = 3.0, 2.0  # standard errors
 _FLIP_GAIN = 1.6  # sound recordings stay below 1.3
@@ -28,6 +29,8 @@ def lag_findings(motion: Motion) -> tuple[list[Finding], str | None]:
     and why this cannot be told, where it cannot."""
     gains = {lag: _unique_gain(motion, lag) for lag in _LAGS}
     best = max(gains, key=lambda lag: gains[lag])
+    if gains[best] < _NO_GAIN:
+        return [], "actions of no step explain any of the motion that the others do not"
     if best == 0 or gains[best] < _LAG_GAIN or gains[best] < _LAG_RATIO * gains[0]:
         return [], None
     if best > 0 and follows_from_state(motion):

@@ -6,6 +6,7 @@ import numpy as np
 
 from robo_rl.data.checks.laws import ridge
 from robo_rl.data.checks.motion import LEAST_EPISODES, LEAST_STEPS
+from robo_rl.data.checks.values import reward_spikes
 from robo_rl.data.checks.view import View, common_width, measurable
 from robo_rl.data.minari_read import Dataset
 from robo_rl.data.report import Confidence, Finding, Place, Severity, finding
@@ -20,7 +21,8 @@ _USUAL_CONSTANTS = {-1.0, 0.0, 1.0}  # a step's cost, no reward, survival
 
 
 def label_findings(dataset: Dataset, views: Sequence[View]) -> tuple[list[Finding], list[str]]:
-    """`reward_lag`, `reward_constant`, `limit_terminated`, `success_differs`, `single_steps`; and
+    """`reward_lag`, `reward_constant`, `limit_terminated`, `success_differs`, `single_steps`,
+    `reward_spike`; and
     which of them could not be looked for, and why."""
     timing = "post" if dataset.provenance is None else dataset.provenance.reward.timing
     lag, blind = _reward_lag(views, timing)
@@ -37,6 +39,7 @@ def label_findings(dataset: Dataset, views: Sequence[View]) -> tuple[list[Findin
         *_limit_terminated(dataset, views),
         *_success(views),
         *_single_steps(views),
+        *reward_spikes(views),
     ]
     return findings, unknown
 

@@ -1,6 +1,6 @@
 """Checks of meaning, on a sample: does what fits together mean what it says?"""
 
-from robo_rl.data.checks import actions, clocks, labels, still
+from robo_rl.data.checks import actions, clocks, labels, still, values
 from robo_rl.data.checks.laws import action_effects, state_laws
 from robo_rl.data.checks.motion import Motion, motion_of
 from robo_rl.data.checks.replays import Judged, Replays
@@ -29,7 +29,7 @@ def judge(dataset: Dataset, sample: Sample, replayed: Replays | None = None) -> 
     rate = None if provenance is None else provenance.control_hz
     laws = state_laws(motion)
     told, unknown = still.still_findings(sample.views, motion)
-    found["still"] = (told, _gap(part, unknown))
+    found["still"] = ([*told, *values.value_findings(sample.views, motion)], _gap(part, unknown))
     found["spikes"] = (still.spike_findings(motion), part)
     found["order"] = (actions.order_findings(motion, laws), part)
     no_law = Gap("no number follows another as a position does its velocity", whole=True)
