@@ -298,3 +298,12 @@ def test_a_step_limit_is_the_same_whether_it_is_named_or_the_ids_own(datasets, t
     again = train(name, "bc", out=tmp_path / "again", env="probe/Arm-v0", **small)
     assert run.env == again.env
     assert run.env.max_episode_steps is not None
+
+
+def test_a_recording_of_a_goal_that_only_info_tells_is_no_other_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    where = {"env": "pointmaze-medium-v0", "max_episode_steps": 12}
+    record("random", "maze/random-v0", episodes=3, workers=0, **where)
+    report = robo_rl.check("maze/random-v0")
+    assert report.exit_code == 0
+    assert "goal beside" in report.skipped["environment"]

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
+
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.state_replay import (
     EnvDiffersError,
@@ -53,6 +55,15 @@ def replays(
         yield _asked(dataset, sample, made, samples, seed)
 
 
+def _adds_goal(dataset: Dataset, env: Any) -> bool:
+    """Whether the data are of a goal-conditioned environment that tells its goal in `info` only."""
+    shown = dataset.observation_space
+    if not isinstance(shown, gymnasium.spaces.Dict) or set(shown.spaces) != {"goal", "observation"}:
+        return False
+    own = getattr(env, "observation_space", None)
+    return isinstance(own, gymnasium.spaces.Box) and own.shape == shown["observation"].shape
+
+
 def _skipped(reason: str, wrong: list[Finding] | None = None) -> Judged:
     judged: Judged = {name: ([], Gap(reason, whole=True)) for name in NAMES}
     if wrong is not None:
@@ -61,6 +72,8 @@ def _skipped(reason: str, wrong: list[Finding] | None = None) -> Judged:
 
 
 def _asked(dataset: Dataset, sample: Sample, env: Any, samples: int, seed: int) -> Replays:
+    if _adds_goal(dataset, env):
+        return Replays(_skipped("the data show the goal beside what the environment itself shows"))
     wrong = env_findings(dataset, env)
     if wrong:
         return Replays(_skipped("the environment is not the one that was recorded", wrong))
