@@ -117,6 +117,8 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="glfw")
     files.printable_output()
+    # As `python` has a script's folder; at the end, so that nothing installed is shadowed.
+    sys.path.append(os.getcwd())
     interrupted = False
     try:
         with ends.unwind_on_signals(), extras.explained():

@@ -181,6 +181,24 @@ def test_shuffled_steps_are_found():
     assert found["unordered"].count > 0.8 * COUNT
 
 
+def wind(seed, steps=40):
+    """A load that goes at the speed it is told, another at each step: only its place goes on."""
+    rng = np.random.default_rng(seed)
+    actions = rng.uniform(-1.0, 1.0, (steps, 1)).astype(np.float32)
+    place = np.cumsum(np.append(rng.uniform(), 0.1 * actions[:, 0]))
+    return Episode(
+        observations=np.stack([place, np.append(0.0, actions[:, 0])], axis=1),
+        actions=actions,
+        rewards=-abs(place[1:]),
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+    )
+
+
+def test_one_number_that_goes_on_shows_that_steps_are_in_order():
+    assert "unordered" not in codes([wind(seed) for seed in range(COUNT)])
+
+
 def thinned(episode, kept):
     rows = np.append(kept, len(episode))
     steps = len(kept)
