@@ -21,7 +21,7 @@ EXTRAS = ("mujoco", "ogbench", "imageio", "cyclonedds", "mcap", "rosbags", "daqp
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Condition:
     """One line of the doctor's table. `state` is ok, warning or error."""
 
     name: str
@@ -30,9 +30,9 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Condition]:
     """Look at everything. Nothing here raises: a check that fails is a finding."""
-    checks: tuple[Callable[[], Finding], ...] = (
+    checks: tuple[Callable[[], Condition], ...] = (
         _python,
         _packages,
         _extras,
@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
     return [_guarded(check) for check in checks]
 
 
-def render(findings: list[Finding]) -> str:
+def render(findings: list[Condition]) -> str:
     """The findings as a table for people."""
     sign = {"ok": "ok", "warning": "WARN", "error": "FAIL"}
     width = max(len(finding.name) for finding in findings)
@@ -59,22 +59,22 @@ def render(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _guarded(check: Callable[[], Finding]) -> Finding:
+def _guarded(check: Callable[[], Condition]) -> Condition:
     name = check.__name__.strip("_")
     try:
         return check()
     except extras.MissingExtraError as error:
-        return Finding(name, "warning", str(error))
+        return Condition(name, "warning", str(error))
     except Exception as error:  # noqa: BLE001 - a doctor reports, whatever the illness
-        return Finding(name, "error", f"{type(error).__name__}: {error}")
+        return Condition(name, "error", f"{type(error).__name__}: {error}")
 
 
-def _python() -> Finding:
+def _python() -> Condition:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Finding("python", "ok", found)
+    return Condition("python", "ok", found)
 
 
-def _packages() -> Finding:
+def _packages() -> Condition:
     found, absent = [], []
     for package in PACKAGES:
         try:
@@ -83,11 +83,11 @@ def _packages() -> Finding:
             absent.append(package)
     if absent:
         advice = "install the locked versions: pip install -r requirements.lock"
-        return Finding("packages", "error", f"missing: {', '.join(absent)}", advice)
-    return Finding("packages", "ok", ", ".join(found))
+        return Condition("packages", "error", f"missing: {', '.join(absent)}", advice)
+    return Condition("packages", "ok", ", ".join(found))
 
 
-def _extras() -> Finding:
+def _extras() -> Condition:
     found, absent = [], []
     for package in EXTRAS:
         try:
@@ -97,52 +97,52 @@ def _extras() -> Finding:
     if absent:
         wanted = ",".join(dict.fromkeys(extras.EXTRA[package] for package in absent))
         advice = f"for the simulated or a real arm: pip install 'robo_rl[{wanted}]'"
-        return Finding("extras", "warning", f"not installed: {', '.join(absent)}", advice)
-    return Finding("extras", "ok", ", ".join(found))
+        return Condition("extras", "warning", f"not installed: {', '.join(absent)}", advice)
+    return Condition("extras", "ok", ", ".join(found))
 
 
-def _processor() -> Finding:
+def _processor() -> Condition:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if (cores or 1) < 2:
         advice = "training and a real-time robot process want two cores at least"
-        return Finding("cores", "warning", str(cores), advice)
-    return Finding("cores", "ok", str(cores))
+        return Condition("cores", "warning", str(cores), advice)
+    return Condition("cores", "ok", str(cores))
 
 
-def _memory() -> Finding:
+def _memory() -> Condition:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if total < 4:
-        return Finding("memory", "warning", f"{total:.1f} GiB", "training wants 4 GiB")
-    return Finding("memory", "ok", f"{total:.1f} GiB")
+        return Condition("memory", "warning", f"{total:.1f} GiB", "training wants 4 GiB")
+    return Condition("memory", "ok", f"{total:.1f} GiB")
 
 
-def _disk() -> Finding:
+def _disk() -> Condition:
     free = shutil.disk_usage(pathlib.Path.cwd()).free / 2**30
     if free < 2:
         advice = "datasets, checkpoints and recordings of the quickstart want 2 GiB"
-        return Finding("disk", "warning", f"{free:.1f} GiB free here", advice)
-    return Finding("disk", "ok", f"{free:.1f} GiB free here")
+        return Condition("disk", "warning", f"{free:.1f} GiB free here", advice)
+    return Condition("disk", "ok", f"{free:.1f} GiB free here")
 
 
-def _learner() -> Finding:
+def _learner() -> Condition:
     code = "import jax; print(*(f'{d.platform}:{d.device_kind}' for d in jax.devices()), sep=', ')"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
     )
     if done.returncode != 0:
-        return Finding("jax devices", "error", done.stderr.strip()[-200:], "reinstall jax")
-    return Finding("jax devices", "ok", done.stdout.strip())
+        return Condition("jax devices", "error", done.stderr.strip()[-200:], "reinstall jax")
+    return Condition("jax devices", "ok", done.stdout.strip())
 
 
-def _graphics() -> Finding:
+def _graphics() -> Condition:
     extras.require("mujoco")
     backend = video.find_backend()
     if backend is None:
-        return Finding("off-screen OpenGL", "warning", "none", video.INSTALL_HINT)
-    return Finding("off-screen OpenGL", "ok", backend)
+        return Condition("off-screen OpenGL", "warning", "none", video.INSTALL_HINT)
+    return Condition("off-screen OpenGL", "ok", backend)
 
 
-def _bus() -> Finding:
+def _bus() -> Condition:
     """Two ends of a topic in this process, over loopback."""
     extras.require("cyclonedds")
     from robo_rl.hardware.bridges import dds, ros_types
@@ -155,13 +155,13 @@ def _bus() -> Finding:
         while time.monotonic() - start < 5.0:
             writer.publish(ros_types.Float64MultiArray(data=[1.0]))
             if reader.take():
-                return Finding("DDS over loopback", "ok", "a message went round")
+                return Condition("DDS over loopback", "ok", "a message went round")
             time.sleep(0.02)
     advice = "DDS needs UDP multicast on the loopback interface"
-    return Finding("DDS over loopback", "error", "no message arrived in 5 s", advice)
+    return Condition("DDS over loopback", "error", "no message arrived in 5 s", advice)
 
 
-def _timing() -> Finding:
+def _timing() -> Condition:
     """Lateness of a 500 Hz loop over one second."""
     late = []
     deadline = time.monotonic()
@@ -173,5 +173,5 @@ def _timing() -> Finding:
     missed = sum(value > 0.002 for value in late)
     found = f"500 Hz for 1 s: worst lateness {worst:.1f} ms, {missed} of 500 deadlines missed"
     if missed > 25:
-        return Finding("timing", "warning", found, "close other programs before driving an arm")
-    return Finding("timing", "ok", found)
+        return Condition("timing", "warning", found, "close other programs before driving an arm")
+    return Condition("timing", "ok", found)

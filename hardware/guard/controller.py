@@ -37,7 +37,7 @@ from robo_rl.hardware.guard import chain
 from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter
 from robo_rl.hardware.guard.chain import Accepted, GuardConfig
 from robo_rl.hardware.guard.listeners import Listeners
-from robo_rl.hardware.guard.motion import Motion, Step
+from robo_rl.hardware.guard.motion import CommandMotion, Step
 from robo_rl.hardware.robots.kit import RobotKit
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class ArmController(Robot):
         self.config = guard or GuardConfig()
         self.listeners = Listeners(self.spec.name)
         self._device = device
-        self._motion = Motion(self.spec, self.config, barrier, kit)
+        self._motion = CommandMotion(self.spec, self.config, barrier, kit)
         self._lock = threading.RLock()
         self._lifecycle = Lifecycle.DISCONNECTED
         self._fault = ""

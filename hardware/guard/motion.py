@@ -25,7 +25,7 @@ class Step(NamedTuple):
     report: BarrierReport | None
 
 
-class Motion:
+class CommandMotion:
     """Position c and velocity v (J,) of the command; every change of them goes through `commit`."""
 
     def __init__(

@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 
 from robo_rl.data.checks import meaning
-from robo_rl.data.checks.bounds import Bounds
-from robo_rl.data.checks.copies import Copies
-from robo_rl.data.checks.form import Ends, Finite, Lengths, Spaces, count_findings, counts_gap
-from robo_rl.data.checks.jumps import Jumps
+from robo_rl.data.checks.bounds import BoundsCheck
+from robo_rl.data.checks.copies import CopiesCheck
+from robo_rl.data.checks.form import (
+    EndsCheck,
+    FiniteCheck,
+    LengthsCheck,
+    SpacesCheck,
+    count_findings,
+    counts_gap,
+)
+from robo_rl.data.checks.jumps import JumpsCheck
 from robo_rl.data.checks.replays import Replays, replays
 from robo_rl.data.checks.sample import Sample, draw
 from robo_rl.data.checks.view import EpisodeCheck, Gap, view_of
@@ -112,19 +119,19 @@ class _Results:
 
 def _stream(dataset: Dataset, sample: Sample, count: int, results: _Results) -> tuple[int, int]:
     """Show every episode to the checks that see all; how many there were, and steps in them."""
-    copies = Copies(dataset, sample.views)
+    copies = CopiesCheck(dataset, sample.views)
     checks: list[EpisodeCheck] = [
-        Lengths(),
-        Spaces(dataset),
-        Finite(),
-        Bounds(dataset),
-        Ends(),
-        Jumps(sample.views, dataset.provenance),
+        LengthsCheck(),
+        SpacesCheck(dataset),
+        FiniteCheck(),
+        BoundsCheck(dataset),
+        EndsCheck(),
+        JumpsCheck(sample.views, dataset.provenance),
         copies,
     ]
     broken: list[tuple[int, str]] = []
     episodes = steps = 0
-    # What is not finite is told by `Finite`, not by NumPy in every other check.
+    # What is not finite is told by the check of numbers, not by NumPy in every other check.
     with np.errstate(all="ignore"):
         for number, episode in dataset.numbered_episodes(
             range(count), lambda number, why: broken.append((number, why))

@@ -23,7 +23,7 @@ _ROWS = 4096  # asked at once
 _STREAM_TURN, _STREAM_STEP_TURN = 6, 7
 
 
-class Exported(Protocol):
+class ExportedPolicy(Protocol):
     """What `from_policy` needs of `robo_rl.hardware.runtime.policy.NumpyPolicy`."""
 
     action_size: int
@@ -35,7 +35,7 @@ class Exported(Protocol):
         """Chunks (..., H * A) in [-1, 1] for observations (..., O) and their noise."""
 
 
-def from_policy(policy: Exported) -> Controller:
+def from_policy(policy: ExportedPolicy) -> Controller:
     """An exported policy as a function of the observation alone.
 
     A policy of chunks gives the first action of a new chunk. The noise of a stochastic one is drawn

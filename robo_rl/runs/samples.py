@@ -23,7 +23,7 @@ _PROBES = "probes"
 _OF_SEVERAL_PARTS = ("observations", "next_observations")
 
 
-class Sample(NamedTuple):
+class StoredSample(NamedTuple):
     """Of the data that a run learned from."""
 
     rows: Transitions
@@ -45,7 +45,7 @@ def keep(folder: pathlib.Path, transitions: Mapping[str, Arrays]) -> None:
     files.write_bytes(folder / FILE, buffer.getvalue())
 
 
-def read(folder: pathlib.Path) -> Sample | None:
+def read(folder: pathlib.Path) -> StoredSample | None:
     """The sample in a run's folder; None in a run of an earlier version, which kept none."""
     path = folder / FILE
     if not path.exists():
@@ -65,4 +65,4 @@ def read(folder: pathlib.Path) -> Sample | None:
             parts[part] = array
         else:
             rows[name] = array
-    return Sample(rows, probes)
+    return StoredSample(rows, probes)

@@ -103,7 +103,7 @@ def test_no_gap_is_no_change_and_a_full_gap_is_the_quickstarts():
 
 
 def test_a_doctor_reports_a_failing_check_instead_of_failing(monkeypatch):
-    def _broken() -> doctor.Finding:
+    def _broken() -> doctor.Condition:
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(doctor, "_memory", _broken)

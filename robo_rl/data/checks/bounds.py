@@ -18,7 +18,7 @@ _SOMETIMES = 0.02
 _TINY = 0.025
 
 
-class Bounds:
+class BoundsCheck:
     """Actions outside their space are an error, observations outside theirs a warning."""
 
     name = "bounds"

@@ -17,7 +17,7 @@ _COMPARED = 8  # neighbours in the order of a random direction
 _NEAR = 1e-3  # of a column's spread
 
 
-class Copies:
+class CopiesCheck:
     """Remembers a fingerprint of each episode; what collides is read again and compared."""
 
     name = "duplicates"

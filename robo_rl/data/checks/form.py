@@ -40,7 +40,7 @@ def counts_gap(dataset: Dataset) -> Gap | None:
     return None
 
 
-class Lengths:
+class LengthsCheck:
     """T steps with T + 1 states, in every array."""
 
     name = "lengths"
@@ -76,7 +76,7 @@ class Lengths:
         return None
 
 
-class Spaces:
+class SpacesCheck:
     """Shapes, types and keys of observations and actions against the declared spaces."""
 
     name = "spaces"
@@ -143,7 +143,7 @@ class Spaces:
         return Gap("types as decoded by Minari, not as stored") if self._decoded else None
 
 
-class Finite:
+class FiniteCheck:
     """NaN, infinity, and what becomes infinite in float32, as the learner casts it."""
 
     name = "finite"
@@ -215,7 +215,7 @@ class Finite:
         return Gap(f"not looked at where they do not fit: {', '.join(sorted(self._left_out))}")
 
 
-class Ends:
+class EndsCheck:
     """Where episodes end, and by which flag."""
 
     name = "ends"

@@ -45,7 +45,7 @@ class Usual:
     start_known: bool  # whether starts are so alike that they can be told from the rest
 
 
-class Jumps:
+class JumpsCheck:
     """Physical bounds where the provenance names them, else what is far from all other steps."""
 
     name = "jumps"
