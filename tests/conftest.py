@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -9,6 +10,14 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite in the background, or under nohup, is started with these ignored.
+for _number, _default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 _LONGEST, _REAL_TIME = ("test_quickstart.py", "test_contract.py"), "hardware"
 

@@ -168,11 +168,13 @@ def _check_arrays(name: str, batch: Any, values: bool) -> None:
     _check_shapes(name, batch, parts)
     if not values or any(isinstance(part, jax.core.Tracer) for part in parts.values()):
         return
-    for part, value in parts.items():
+    # NumPy's: within another function's trace, a slice of JAX's would be traced too.
+    arrays = {part: np.asarray(value) for part, value in parts.items()}
+    for part, value in arrays.items():
         _check_numbers(name, part, value)
     for key in _ACTIONS:
-        if key in parts:
-            _check_bounds(name, key, parts[key])
+        if key in arrays:
+            _check_bounds(name, key, arrays[key])
 
 
 def _lacks(transitions: Transitions, missing: Sequence[str]) -> str:

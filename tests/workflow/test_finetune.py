@@ -119,10 +119,10 @@ def test_what_cannot_work_is_said_before_a_folder_is_made(source, tmp_path):
         {"envs": 1.5},
         {"evaluate_every": 5, "evaluation_episodes": -3},
     ):
-        with pytest.raises(ValueError, match=f"--{list(wrong)[-1].replace('_', '-')} must be"):
+        with pytest.raises(ValueError, match=rf"{list(wrong)[-1]} .*must be"):
             finetune(offline, "ppo", out=tmp_path / "counts", **wrong)
     for wrong in ({"keep": 0}, {"steps": "7"}, {"evaluation_episodes": 0}):
-        with pytest.raises(ValueError, match=f"--{list(wrong)[-1].replace('_', '-')} must be"):
+        with pytest.raises(ValueError, match=rf"{list(wrong)[-1]} .*must be"):
             learn_online("probe/Arm-v0", out=tmp_path / "counts", **wrong)
     with pytest.raises(ValueError, match=r"no such setting; is rollout meant\?"):
         finetune(offline, "ppo", option=("rolout=8",), out=tmp_path / "option")
