@@ -10,12 +10,16 @@ class Command:
 
     Try:
     $ robo-rl twin --domain 7 --gap 1
+    $ robo-rl twin --task mine.py:Stack --robot mine.py:MY_ARM
     """
 
     env: Literal["cube-single", "cube-double", "cube-triple", "cube-quadruple"] = "cube-single"
-    """Which of OGBench's scenes."""
-    task: int = 2
-    """The task that is set out at the start."""
+    """Which of OGBench's scenes, where --task is a number."""
+    task: str = "2"
+    """What is set out at the start: the number of a task of --env, or a task by name or as a file,
+    mine.py:Stack."""
+    robot: str | None = None
+    """With a task by name or file, on which robot; a name, or a file, mine.py:MY_ARM."""
     domain: int = 0
     """ROS_DOMAIN_ID."""
     gap: float = 0.0
@@ -23,8 +27,18 @@ class Command:
 
     def run(self) -> int:
         """Serve until interrupted."""
-        from robo_rl.workflow.deploy import serve_twin
+        from robo_rl import extras
 
-        scene = self.env.removeprefix("cube-")
-        print(serve_twin(scene, self.task, self.domain, self.gap, say=print))
+        extras.require_extras("sim", "robot")
+        from robo_rl.workflow.deploy import serve_twin
+        from robo_rl.workflow.environment import of_task
+
+        if not self.task.isdigit():
+            setting = of_task(self.task, self.robot)
+            print(serve_twin(setting.kwargs, None, self.domain, self.gap, say=print))
+            return 1
+        if self.robot is not None:
+            raise ValueError(f"--robot {self.robot}: name its task with --task")
+        cubes = {"scene": self.env.removeprefix("cube-"), "form": "goal"}
+        print(serve_twin(cubes, int(self.task), self.domain, self.gap, say=print))
         return 1

@@ -307,26 +307,32 @@ def deploy(
 
 
 def serve_twin(
-    scene_name: str, task_id: int, domain: int, gap: float, say: Callable[[str], None]
+    env: Mapping[str, Any],
+    task_id: int | None,
+    domain: int,
+    gap: float,
+    say: Callable[[str], None],
 ) -> str:
     """Run a twin in real time until it ends or is interrupted; its last words.
 
     Args:
-        scene_name: one of OGBench's cube scenes.
-        task_id: the task that is set out at the start.
+        env: fields of one of OGBench's cube scenes, or `task` and `robot` of one's own.
+        task_id: which task is set out at the start, where the scene has several.
         domain: ROS_DOMAIN_ID.
         gap: strength of the domain gap.
         say: told when the twin is there.
     """
     check_domain(domain)
     difference = gaps.quickstart(gap)
-    cubes = {"scene": scene_name, "form": "goal"}
-    task = task_of(cubes, task_id)
+    task = task_of(env, task_id)
     bus.refuse_a_second_arm(Ros2Link(domain), task.kit.topics, "take another domain (--domain)")
     with tempfile.TemporaryDirectory(prefix="robo_rl-twin-") as folder:
         path = save_scene(task.scene, pathlib.Path(folder) / "scene.mjb")
         config = twin_process.TwinConfig(
-            str(path), domain, DomainGap(**difference) if difference else DomainGap()
+            str(path),
+            domain,
+            DomainGap(**difference) if difference else DomainGap(),
+            robot=env.get("robot", robots.DEFAULT),
         )
         with Child("robo_rl.hardware.twin.process", config) as child:
             truth = TwinScene(Ros2Link(domain, node_name="robo_rl_twin_command"))

@@ -23,6 +23,8 @@ from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.learn.seeds import evaluation_seed
 from robo_rl.workflow import collect, deploy, environment
 
+CUBES = {"scene": "single", "form": "goal"}
+
 
 def a_plan(keep_out, episodes=20):
     return deploy.Plan(pathlib.Path("policy"), pathlib.Path("out"), episodes, 1, keep_out=keep_out)
@@ -73,7 +75,7 @@ def test_no_second_twin_beside_an_arm(a_driver, tmp_path, monkeypatch):
     with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*with attach "):
         deploy.deploy("policy", domain=a_driver, out=out)
     with pytest.raises(HardwareError, match=rf"{a_driver} has an arm already.*another domain "):
-        deploy.serve_twin("single", 2, a_driver, 0.0, say=print)
+        deploy.serve_twin(CUBES, 2, a_driver, 0.0, say=print)
     assert not out.exists()
 
 
@@ -86,14 +88,14 @@ def test_a_task_that_no_scene_has_is_refused_with_the_numbers_there_are(task, mo
     with pytest.raises(ValueError, match=sentence):
         deploy.deploy("policy", task=task)
     with pytest.raises(ValueError, match=sentence):
-        deploy.serve_twin("single", task, 1, 0.0, say=print)
+        deploy.serve_twin(CUBES, task, 1, 0.0, say=print)
     with pytest.raises(ValueError, match=sentence):
         collect.collect("cube/x-v0", CollectConfig(episodes=1), task=task)
 
 
 def test_an_impossible_domain_is_refused_before_a_process_starts():
     with pytest.raises(ValueError, match=r"ROS_DOMAIN_ID must be in \[0, 232\], got 500"):
-        deploy.serve_twin("single", 2, 500, 0.0, say=print)
+        deploy.serve_twin(CUBES, 2, 500, 0.0, say=print)
     with pytest.raises(ValueError, match=r"ROS_DOMAIN_ID must be in \[0, 232\], got 500"):
         deploy.deploy("policy", domain=500)
 
