@@ -109,7 +109,7 @@ def train(
             None: what the method's paper does in this suite, see `workflow.suites`.
         reward_shift: added to rewards after that.
         normalise: standardise observations; None as for `reward_scale`.
-        evaluate_every: evaluate every so many steps, a multiple of the log interval; 0: never.
+        evaluate_every: evaluate every so many steps; 0: never.
         evaluation_episodes: of each evaluation, in this process.
         expert: a second dataset, of an expert to imitate.
         teacher: exported policy, for a method that learns from one.
@@ -151,7 +151,7 @@ def train(
         reward_shift=chosen.shift,
         expert=name_of(expert) if isinstance(expert, Dataset) else str(expert),
     )
-    every = max(1, min(500, steps, evaluate_every or steps))
+    every = _log_every(steps, evaluate_every)
     loop = OfflineLoop(
         steps=steps,
         batch_size=batch_size,
@@ -288,6 +288,15 @@ def _number(scale: float | str, dataset: Dataset) -> float:
     if not (math.isfinite(number) and number != 0.0):
         raise ValueError(f"reward_scale (--reward-scale) must be finite and not 0, got {scale}")
     return number
+
+
+def _log_every(steps: int, evaluate_every: int) -> int:
+    """About 500 steps, and a divisor of `evaluate_every`."""
+    if not evaluate_every:
+        return min(500, steps)
+    # No sooner than every 100 steps, unless all is as short: a report takes its time.
+    whole = [n for n in range(100, min(2_000, steps) + 1) if evaluate_every % n == 0]
+    return min(whole, key=lambda n: abs(n - 500), default=evaluate_every)
 
 
 def _tell(

@@ -153,3 +153,20 @@ def test_train_hands_its_options_to_the_loop_and_the_agent(monkeypatch, datasets
     loop, config = asked["loop"], asked["config"]
     assert (loop.batch_size, loop.chunk) == (64, 5)
     assert (config.alpha, config.flow.hidden) == (3.0, (8,))
+
+
+@pytest.mark.parametrize(
+    ("steps", "evaluate_every", "log_every"),
+    [
+        (2_000, 0, 500),
+        (100, 0, 100),
+        (50_000, 5_000, 500),
+        (20_000, 200, 200),
+        (1_500, 750, 375),
+        (100, 500, 100),
+        (8, 4, 4),
+        (20_000, 10_007, 10_007),
+    ],
+)
+def test_a_run_reports_as_often_as_its_evaluations_allow(steps, evaluate_every, log_every):
+    assert train._log_every(steps, evaluate_every) == log_every

@@ -218,7 +218,7 @@ class Steps:
         count = len(self._taken)
         findings = {"step": self._steps_differ()}
         total = sum(view.steps for view in self._sample.views)
-        said = f"{count} steps of {self._sample.reason} were taken again"
+        said = f"{count} steps were taken again, out of {self._sample.reason}"
         if self._cut or self._lost:
             said += f"; {self._cut + self._lost} others begin with what {self._name} does not show"
         gaps = {} if self._sample.whole and count == total else {"step": Gap(said)}
@@ -232,7 +232,7 @@ class Steps:
             if not judged:
                 gaps[name] = Gap(_NONE[name], whole=True)
             elif len(judged) < total or not self._sample.whole:
-                gaps[name] = Gap(f"{len(judged)} steps of {self._sample.reason} were judged")
+                gaps[name] = Gap(f"{len(judged)} steps were judged, out of {self._sample.reason}")
         findings["terminated"] = self._ends_differ()
         if self._free:
             gaps["reward"] = Gap("the dataset is reward-free", whole=True)
