@@ -59,7 +59,7 @@ wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation . >/dev/null
 	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL)/site dist/*.whl
-	cp -r tests examples docs README.md pyproject.toml $(WHEEL)/
+	cp -r tests examples benchmarks docs README.md pyproject.toml $(WHEEL)/
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -21,6 +21,7 @@ from robo_rl.data.errors import DatasetNotFoundError
 from robo_rl.data.minari_io import Dataset, Provenance, RewardLabel, open_dataset, write_dataset
 from robo_rl.envs.ogbench import collect as collecting
 from robo_rl.envs.ogbench.oracles import OracleConfig
+from robo_rl.workflow.collect import collect
 
 Policy = Callable[[np.ndarray, int], np.ndarray]
 """From an observation and the number of the step to an action."""
@@ -39,15 +40,13 @@ def good_set(name: str, episodes: int) -> Dataset:
 
 def record_cube(dataset: str, episodes: int, *, kind: str, noise: float) -> None:
     """Demonstrations by OGBench's oracles, as `robo-rl data collect` records them."""
-    from robo_rl.launch import datasets  # the command line's own recorder
-
     config = collecting.CollectConfig(
         episodes=episodes,
         env={"scene": "single", "form": "random"},
         oracle=OracleConfig(kind=kind, noise=noise),
         workers=1,
     )
-    datasets.record(dataset, config)
+    collect(dataset, config)
 
 
 def record_gym(

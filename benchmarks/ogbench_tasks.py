@@ -33,7 +33,7 @@ from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.oracles import OracleConfig
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.judge.episodes import wilson_interval
-from robo_rl.learn import offline, recipes
+from robo_rl.learn import offline, online, recipes
 from robo_rl.learn.batches import Transitions
 from robo_rl.learn.contract import setting
 from robo_rl.learn.offline import OfflineLoop
@@ -43,6 +43,7 @@ from robo_rl.runs import configs, sessions
 from robo_rl.runs.checkpoints import Checkpoints
 from robo_rl.runs.directory import RunDirectory
 from robo_rl.runs.export import Interface, probe_observations
+from robo_rl.runs.sessions import online_template
 from robo_rl.workflow import collect, environment, evaluate
 from robo_rl.workflow.export import export_state
 
@@ -227,16 +228,13 @@ class Case:
         run.checkpoints = Checkpoints(path / "checkpoints", JUDGED)
         done = run.checkpoints.steps()
         if not done or done[-1] < loop.steps:
-            with tqdm(total=loop.steps, desc=f"{self.task} {self.name}", unit="update") as bar:
-                sessions.train(
-                    run,
-                    agent,
-                    config,
-                    rows,
-                    loop,
-                    progress=lambda step, _: bar.update(step - bar.n),
-                    resume=not fresh,
-                )
+            with (
+                tqdm(total=loop.steps, desc=f"{self.task} {self.name}", unit="update") as bar,
+                sessions.Session(run, lambda step, _: bar.update(step - bar.n)) as session,
+            ):
+                template = offline.initial_state(agent, config, rows, loop)
+                start = None if fresh else session.newest(template)
+                offline.train(agent, config, rows, loop, monitor=session, start=start)
         return run
 
     def _state(
@@ -295,9 +293,12 @@ class Case:
             RunDirectory.create(path, {"kind": "benchmark", "loop": configs.to_json(loop)})
         run = RunDirectory.open(path)
         env = environment.learner_env(self.env, registry.spaces_of(self.env))
-        with tqdm(total=steps, desc=f"{self.task} {self.name} online", unit="step") as bar:
-            last = sessions.finetune(
-                run,
+        with (
+            tqdm(total=steps, desc=f"{self.task} {self.name} online", unit="step") as bar,
+            sessions.Session(run, lambda step, _: bar.update(step - bar.n)) as session,
+        ):
+            found = None if fresh else session.newest(online_template(state))
+            last = online.finetune(
                 agent,
                 configured,
                 env,
@@ -305,8 +306,8 @@ class Case:
                 loop,
                 state,
                 offline=rows if recipe.needs_offline_data else None,
-                progress=lambda step, _: bar.update(step - bar.n),
-                resume=not fresh,
+                monitor=session,
+                snapshot=None if found is None else found[1],
             )
         env.close()
         self._judge(name, agent, configured, last, rows, recipe.chunk)

@@ -418,7 +418,10 @@ def _check_source(recipe: Recipe, source: Run) -> None:
         return
     found, path = source.directory.config["agent"], source.path
     if recipe.start == "continued" and found != recipe.agent:
-        raise ValueError(f"the recipe goes on with a run of {recipe.agent}; {path} is of {found}")
+        raise ValueError(
+            f"the recipe goes on with a run of {recipe.agent}; {path} is of {found}: recipe "
+            "continue goes on with any, wsrl begins from what any has learned"
+        )
     if source.chunk != recipe.chunk:
         raise ValueError(
             f"{path} was trained on chunks of {source.chunk} actions and the recipe plays "
