@@ -64,3 +64,6 @@ html_theme_options = {
 }
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+
+# A class that two modules show is one class: either target is right.
+suppress_warnings = ["ref.python"]

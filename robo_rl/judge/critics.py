@@ -102,8 +102,8 @@ def judge(run: Curves) -> Diagnosis:
         return Diagnosis(
             UNCLEAR,
             last,
-            f"{points} reports are not enough points to tell, it takes {MIN_POINTS}",
-            "train longer or log more often",
+            f"{points} of the {MIN_POINTS} reports that a verdict takes",
+            "train longer",
         )
     why = _underfits(run)
     if why:
