@@ -6,8 +6,8 @@ from robo_rl.data.relabel import HindsightConfig, hindsight, relabelled
 from robo_rl.data.transitions import flatten_episodes
 
 
-def goal_transitions(lengths):
-    """Episodes of a counter: the state is (number, -number), the goal one number, recorded as 999.
+def _episodes(lengths):
+    """Of a counter: the state is (number, -number), the goal one number, recorded as 999.
 
     Numbers of different episodes do not overlap.
     """
@@ -24,7 +24,12 @@ def goal_transitions(lengths):
                 truncations=ends,
             )
         )
-    return flatten_episodes(episodes)
+    return episodes
+
+
+def goal_transitions(lengths):
+    """As rows."""
+    return flatten_episodes(_episodes(lengths))
 
 
 def shares(**p):
@@ -85,6 +90,21 @@ def test_original_goals_are_kept_and_judged():
     out = relabel(goal_transitions([6]), **shares(p_original=1.0))
     np.testing.assert_array_equal(out["observations"][:, 2], 999.0)
     np.testing.assert_array_equal(out["rewards"], -1.0)
+
+
+def test_random_goals_are_states_of_any_episode():
+    transitions = goal_transitions([20] * 10)
+    out = relabel(transitions, **shares(p_random=1.0))
+    goals = out["observations"][:, 2]
+    assert np.isin(goals, transitions["next_observations"][:, 0]).all()
+    others = goals // 100.0 != transitions["observations"][:, 0] // 100.0
+    assert others.mean() == pytest.approx(0.9, abs=0.1)
+
+
+def test_infos_that_an_episode_lacks_are_named_with_those_it_has():
+    (episode,) = _episodes([3])
+    with pytest.raises(ValueError, match=r"episode 0: no infos \['qpos'\]; it has none"):
+        flatten_episodes([episode], infos=("qpos",))
 
 
 def test_the_shares_are_met():

@@ -295,3 +295,22 @@ def test_names_that_do_not_fit_the_spec_are_refused(scene: Scene) -> None:
     names = dataclasses.replace(NAMES, arm_actuators=("servo", "fingers"))
     with pytest.raises(ValueError, match="1 joints"):
         MujocoDevice(Scene(scene.model, names), SPEC)
+
+
+HALF_RAD = float(np.subtract(SPEC.position_upper_rad, SPEC.position_lower_rad).min() / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"servo_hz": 0.0}, "servo_hz must be > 0"),
+        ({"watchdog_s": 0.0}, "watchdog_s must be > 0"),
+        ({"velocity_rad_s": (0.0,) * SPEC.joints}, "velocity_rad_s must be > 0"),
+        ({"soft_margin_rad": HALF_RAD}, "soft_margin_rad must be in"),
+        ({"soft_margin_rad": -0.01}, "soft_margin_rad must be in"),
+    ],
+)
+def test_a_spec_that_leaves_no_room_is_refused(change, message):
+    with pytest.raises(ValueError, match=rf"ArmSpec.{message}"):
+        dataclasses.replace(SPEC, **change)
+    dataclasses.replace(SPEC, soft_margin_rad=0.99 * HALF_RAD)

@@ -209,6 +209,7 @@ def _pickle(folder):
         (_describe(action={"size": 1, "low": [1.0, 2.0]}), "low must be 1 finite numbers"),
         (_describe(action={"size": 1, "dtype": "int32"}), "dtype must be one of floats, got int32"),
         (_describe(action={"size": 1, "names": ["x", "y"]}), "2 names for 1 entries"),
+        (_describe(observation={"size": 2, "names": ["x"]}), "1 names for 2 entries"),
         (_describe(action=[]), "damaged"),
         (_describe(observation={"size": 2, "parts": [{"key": "a", "shape": [3]}]}), "do not add"),
         (_describe(policy={"activation": "relu", "layer_norm": "none"}), "lacks 'hidden'"),
