@@ -103,29 +103,22 @@ def check_transitions(
     name = name_of(agent)
     missing = [key for key in keys if key not in transitions]
     if missing:
-        hint = " (masks are 1 - terminated)" if "masks" in missing else ""
         raise ValueError(
             f"{name} learns from transitions with {', '.join(keys)}: these lack "
-            f"{', '.join(missing)}{hint}; they have {', '.join(transitions) or 'none'}"
+            f"{_listed(missing)}; they have {', '.join(transitions) or 'none'}"
         )
     parts = dict(_parts(transitions))
     _check_lengths(name, parts)
     _check_shapes(name, transitions, parts)
-    for part, value in parts.items():
-        _check_numbers(name, part, value)
-        if part in _SHARES:
-            _check_share(name, part, value)
-    for key in _ACTIONS:
-        if key in parts:
-            _check_bounds(name, key, parts[key])
+    _check_values(name, parts)
 
 
 def validated(function: F) -> F:
     """`init` or `update` of an agent, which answers what it cannot work on in a sentence.
 
     ValueError for the config of another agent, a missing key, and arrays whose lengths or shapes do
-    not fit; from `init` outside of `jit` also for numbers that are not finite and actions outside
-    [-1, 1]. Shapes are looked at while the function is traced: a compiled one loses no time.
+    not fit; from `init` outside of `jit` also for the numbers that `check_batch` refuses. Shapes
+    are looked at while the function is traced: a compiled one loses no time.
     """
     signature = inspect.signature(function)
     config_name, _, batch_name = list(signature.parameters)[:3]
@@ -169,19 +162,26 @@ def _check_arrays(name: str, batch: Any, values: bool) -> None:
     if not values or any(isinstance(part, jax.core.Tracer) for part in parts.values()):
         return
     # NumPy's: within another function's trace, a slice of JAX's would be traced too.
-    arrays = {part: np.asarray(value) for part, value in parts.items()}
-    for part, value in arrays.items():
+    _check_values(name, {part: np.asarray(value) for part, value in parts.items()})
+
+
+def _check_values(name: str, parts: Mapping[str, Any]) -> None:
+    for part, value in parts.items():
         _check_numbers(name, part, value)
+        if part in _SHARES:
+            _check_share(name, part, value)
     for key in _ACTIONS:
-        if key in arrays:
-            _check_bounds(name, key, arrays[key])
+        if key in parts:
+            _check_bounds(name, key, parts[key])
+
+
+def _listed(missing: Sequence[str]) -> str:
+    hint = " (masks are 1 - terminated)" if "masks" in missing else ""
+    return f"{', '.join(missing)}{hint}"
 
 
 def _lacks(transitions: Transitions, missing: Sequence[str]) -> str:
-    hint = " (masks are 1 - terminated)" if "masks" in missing else ""
-    return (
-        f"the batch lacks {', '.join(missing)}{hint}; it has {', '.join(transitions) or 'nothing'}"
-    )
+    return f"the batch lacks {_listed(missing)}; it has {', '.join(transitions) or 'nothing'}"
 
 
 def _check_lengths(name: str, parts: Mapping[str, Any]) -> None:

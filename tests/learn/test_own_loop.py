@@ -158,6 +158,7 @@ def test_init_and_update_refuse_the_config_of_another_agent(data):
 def test_init_refuses_numbers_that_nothing_can_be_learned_from(data):
     for change, message in (
         ({"actions": 5.0 * data["actions"]}, r"iql: actions must be in \[-1, 1\]"),
+        ({"masks": 2.0 * data["masks"]}, "iql: masks must be in"),
         ({"rewards": data["rewards"].at[3].set(jnp.nan)}, "iql: rewards must be finite"),
     ):
         with pytest.raises(ValueError, match=message):
