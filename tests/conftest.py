@@ -1,7 +1,9 @@
 import os
+import pathlib
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,6 +32,26 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def run_script(tmp_path: pathlib.Path) -> Callable[[str], list[str]]:
+    """Runs a text as a script of a user's, in a folder with datasets of its own; what it prints."""
+
+    def run(text: str) -> list[str]:
+        (tmp_path / "script.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
+            env={**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "datasets")},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,11 +1,8 @@
 """Pages and README say what is there: commands that parse, links that lead somewhere, all names."""
 
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -59,21 +56,11 @@ def test_the_version_stands_in_one_place():
         assert f"version: {robo_rl.__version__}\n" in cited.read_text(encoding="utf-8")
 
 
-def test_the_eight_lines_of_the_readme_run_as_a_script_of_their_own(tmp_path):
+def test_the_eight_lines_of_the_readme_run_as_a_script_of_their_own(run_script):
     (lines,) = re.findall(
         r"## Eight lines\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
     assert len(lines.strip().splitlines()) == 8
     record = 'robo_rl.record("random", "hopper/mixed-v0", env="Hopper-v5", episodes=8, workers=0)\n'
     script = lines.replace("50_000", "4").replace("(run))", "(run, episodes=2))", 1)
-    (tmp_path / "eight.py").write_text(f"import robo_rl\n{record}{script}print(action.shape)\n")
-    done = subprocess.run(
-        [sys.executable, "eight.py"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-        env={**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "datasets")},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "(3,)"
+    assert run_script(f"import robo_rl\n{record}{script}print(action.shape)\n")[-1] == "(3,)"

@@ -4,9 +4,6 @@ import contextlib
 import functools
 import multiprocessing
 import operator
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -57,20 +54,9 @@ def test_work_that_cannot_be_made_fails_where_its_first_result_is_read():
         workers.submit(1).result()
 
 
-def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path, run_script):
     (tmp_path / "beside.py").write_text(f"import gymnasium\n{STILL}")
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env={**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "datasets")},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["begun", "[10, 11, 12, 13]", "9", "9"]
+    assert run_script(SCRIPT) == ["begun", "[10, 11, 12, 13]", "9", "9"]
 
 
 def _sleeping():
