@@ -28,10 +28,11 @@ from robo_rl import agents, files
 from robo_rl.data.minari_io import list_datasets, open_dataset
 from robo_rl.data.transitions import flatten_episodes
 from robo_rl.envs import registry
-from robo_rl.envs.ogbench import cube, relabel
+from robo_rl.envs.ogbench import relabel
 from robo_rl.envs.ogbench.collect import CollectConfig
 from robo_rl.envs.ogbench.oracles import OracleConfig
 from robo_rl.envs.registry import EnvSetting
+from robo_rl.envs.tasks import cube
 from robo_rl.judge.episodes import wilson_interval
 from robo_rl.learn import offline, online, recipes
 from robo_rl.learn.batches import Transitions

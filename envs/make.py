@@ -10,8 +10,8 @@ from gymnasium.wrappers import TimeLimit
 from robo_rl.envs import tasks
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import scenes
-from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
 from robo_rl.envs.task import Task
+from robo_rl.envs.tasks.cube import CubeTask, CubeTaskConfig
 from robo_rl.hardware import robots
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig

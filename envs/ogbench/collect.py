@@ -14,7 +14,6 @@ from robo_rl.data.provenance import StateLayout
 from robo_rl.envs import make
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.ogbench import scenes
-from robo_rl.envs.ogbench.cube import CubeTask
 from robo_rl.envs.ogbench.geometry import (
     CUBE_QPOS,
     CUBE_QPOS_STRIDE,
@@ -23,6 +22,7 @@ from robo_rl.envs.ogbench.geometry import (
     successes,
 )
 from robo_rl.envs.ogbench.oracles import Oracle, OracleConfig
+from robo_rl.envs.tasks.cube import CubeTask
 from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import save_scene
 from robo_rl.workers import Work, pool

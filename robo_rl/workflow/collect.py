@@ -12,7 +12,8 @@ from robo_rl.data.minari_write import Card
 from robo_rl.data.provenance import Provenance, RewardLabel
 from robo_rl.envs import make
 from robo_rl.envs.ogbench import collect as collecting
-from robo_rl.envs.ogbench import cube, geometry, relabel, scenes
+from robo_rl.envs.ogbench import geometry, relabel, scenes
+from robo_rl.envs.tasks import cube
 from robo_rl.hardware import robots
 
 CONTROL_HZ = 20.0

@@ -22,9 +22,9 @@ from robo_rl import files
 from robo_rl.envs import registry
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.make import task_of
-from robo_rl.envs.ogbench import cube
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Task
+from robo_rl.envs.tasks import cube
 from robo_rl.hardware import robots
 from robo_rl.hardware.bridges.dds import Ros2Link, check_domain
 from robo_rl.hardware.bridges.messages import TwinTruth

@@ -74,7 +74,7 @@ def _cube(dataset: Dataset) -> Origin:
     scene = spec.id.removeprefix(_CUBE).removesuffix("-v0").lower()
     goal = provenance.reward.detail.get("goal_xyz_m")
     with explained():
-        from robo_rl.envs.ogbench import cube
+        from robo_rl.envs.tasks import cube
     for number, task in enumerate(cube.task_infos(scene), start=1):
         if isinstance(goal, list) and np.array_equal(task["goal_xyzs"], goal):
             return Origin(EnvSetting(spec.id, {**shown, "form": "single", "task_id": number}))

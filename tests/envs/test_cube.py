@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.envs.ogbench import cube, geometry, scenes
+from robo_rl.envs.ogbench import geometry, scenes
+from robo_rl.envs.tasks import cube
 from robo_rl.hardware.contracts import ArmState, Pose
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E

@@ -10,8 +10,9 @@ import pytest
 import robo_rl.envs  # noqa: F401  registers the environments
 from robo_rl.envs import make, tasks
 from robo_rl.envs.arm_env import ArmEnv
-from robo_rl.envs.ogbench import cube, geometry
+from robo_rl.envs.ogbench import geometry
 from robo_rl.envs.ogbench.scenes import load_ogbench
+from robo_rl.envs.tasks import cube
 from robo_rl.hardware import robots
 from robo_rl.hardware.twin.mujoco_device import save_scene
 from robo_rl.plugins import PluginError

@@ -6,9 +6,9 @@ from robo_rl.data.check import check
 from robo_rl.data.minari_io import open_dataset
 from robo_rl.envs import registry
 from robo_rl.envs.ogbench.collect import CollectConfig
-from robo_rl.envs.ogbench.cube import CubeTask
 from robo_rl.envs.registry import EnvSetting
 from robo_rl.envs.task import Outcome
+from robo_rl.envs.tasks.cube import CubeTask
 from robo_rl.workflow import collect, environment
 
 ENV = {"scene": "single", "form": "random", "relative_positions": True}

@@ -10,8 +10,8 @@ import pytest
 from robo_rl.envs.arm_env import ArmEnv
 from robo_rl.envs.make import make_cube_env
 from robo_rl.envs.ogbench.collect import CollectConfig
-from robo_rl.envs.ogbench.cube import CubeTask, CubeTaskConfig
 from robo_rl.envs.registry import EnvSetting
+from robo_rl.envs.tasks.cube import CubeTask, CubeTaskConfig
 from robo_rl.hardware import robots
 from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node

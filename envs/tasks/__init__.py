@@ -1,6 +1,7 @@
 """Tasks by name: `get("cube")`, one of an installed package, or `get("mine.py:Stack")`.
 
-A package offers a subclass of `Task` under the entry point group `robo_rl.tasks`.
+Each file of this folder is a task of its name. A package offers a subclass of `Task` under the
+entry point group `robo_rl.tasks`.
 """
 
 import inspect
@@ -8,12 +9,12 @@ from typing import Any
 
 from robo_rl.envs.task import Task
 from robo_rl.hardware.robots.kit import RobotKit
-from robo_rl.plugins import Door
+from robo_rl.plugins import Door, modules_of
 
 TASKS: Door[type[Task]] = Door(
     "task",
     "robo_rl.tasks",
-    {"cube": "robo_rl.envs.ogbench.cube:CubeTask"},
+    modules_of(__name__),
     fits=lambda value: (
         isinstance(value, type) and issubclass(value, Task) and not inspect.isabstract(value)
     ),
