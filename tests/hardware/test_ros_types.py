@@ -79,3 +79,13 @@ def test_wire_name_is_the_mangled_ros_name() -> None:
 def test_stamps_survive_a_round_trip() -> None:
     assert rt.seconds(rt.stamp(1234.5)) == pytest.approx(1234.5, abs=1e-6)
     assert rt.seconds(rt.Duration(-1, 500_000_000)) == -0.5
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_types_are_final_for_only_these_travel_in_xcdr1(message: Any) -> None:
+    kinds = [type(message)]
+    while kinds:
+        kind = kinds.pop()
+        assert kind.__idl_annotations__["extensibility"] == "final"
+        parts = [field.type for field in dataclasses.fields(kind)]
+        kinds += [part for part in parts if dataclasses.is_dataclass(part)]
