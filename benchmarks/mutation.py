@@ -47,6 +47,8 @@ COPIED = (
     *("robo_rl", "agents", "envs", "hardware", "launch", "tests", "examples", "benchmarks", "docs"),
     *("pyproject.toml", "README.md", "Makefile"),
 )
+GENERAL = ("tests/test_defaults.py",)
+"""Look at what all modules define, without running any of it."""
 SLACK_S = 60.0
 CAUGHT = ("failed", "time")
 START_S = 6.0
@@ -297,10 +299,10 @@ class Cover:
     def tests_of(self, mutant: Mutant, budget_s: float) -> list[str]:
         """Those that run the statement of a mutant, the quickest first."""
         lines = self._lines.get(mutant.path, {})
-        run = [lines[line] for line in _statement(mutant) if line in lines]
-        tests: set[str] = set().union(*run)
-        if run and not tests:  # while the module is imported
-            tests = set().union(*lines.values())
+        if _while_imported(mutant):  # the test that happens to import it first says nothing
+            tests = set().union(*lines.values(), self._of_files(mutant))
+        else:
+            tests = set().union(*(lines[line] for line in _statement(mutant) if line in lines))
         chosen, spent = [], 0.0
         for test in sorted(tests, key=lambda test: self.seconds.get(test, 0.0)):
             spent += self.seconds.get(test, 0.0)
@@ -308,6 +310,11 @@ class Cover:
                 break
             chosen.append(test)
         return chosen
+
+    def _of_files(self, mutant: Mutant) -> set[str]:
+        """Tests of the file that is named after a mutant's, and of what holds for all files."""
+        files = (f"test_{pathlib.Path(mutant.path).stem}.py", *GENERAL)
+        return {test for test in self.seconds if test.partition("::")[0].endswith(files)}
 
     def _covered(self, tree: Tree, ledger: Ledger, file: str) -> dict[str, Any]:
         digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12]
@@ -325,6 +332,18 @@ class Cover:
             known = self._lines.setdefault(path, collections.defaultdict(set))
             for line, tests in lines.items():
                 known[int(line)] |= set(tests)
+
+
+def _while_imported(mutant: Mutant) -> bool:
+    """Whether the place of a mutant is in no function's body."""
+    tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
+    functions = [
+        n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return not any(
+        function.body[0].lineno <= mutant.line <= (function.end_lineno or 0)
+        for function in functions
+    )
 
 
 def _statement(mutant: Mutant) -> range:

@@ -491,3 +491,23 @@ def test_a_large_dataset_is_judged_by_a_sample_and_says_so(write):
     assert report.findings == ()
     assert "200 of 230 episodes" in report.partial["actions"]
     assert "finite" in report.passed
+
+
+def test_the_last_step_is_the_place_of_a_limit_marked_terminated(good):
+    found = codes(each(good, terminations=lambda t: np.arange(len(t)) == len(t) - 1))
+    lengths = {number: len(episode.rewards) for number, episode in enumerate(good)}
+    assert dict(found["limit_terminated"].places) == {
+        number: lengths[number] - 1 for number, _ in found["limit_terminated"].places
+    }
+
+
+def test_a_switch_that_rests_is_no_number_that_stopped(good):
+    """It is there again and again, as a contact or a gripper's state."""
+
+    def switch(rows):
+        rows = rows.copy()
+        rows[:, 1] = np.arange(len(rows)) // 3 % 2
+        rows[40:, 1] = 0.0
+        return rows
+
+    assert "column_stuck" not in codes(each(good, observations=switch))

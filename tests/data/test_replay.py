@@ -348,6 +348,7 @@ def test_symmetric_samples_interleave_offline_and_online():
         offline.add(step(number))
         online.add(step(10 + number, extra=1.0))
     batch = symmetric_sample(np.random.default_rng(0), 64, offline, online)
+    assert len(batch["rewards"]) == len(batch["actions"]) == 64
     assert (batch["rewards"][0::2] < 10).all()
     assert (batch["rewards"][1::2] >= 10).all()
     assert "extra" not in batch

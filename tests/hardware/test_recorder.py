@@ -273,3 +273,23 @@ def test_excess_is_measured_on_the_wire() -> None:
     jerky = dataclasses.replace(commands, dq_rad_s=60.0 * q)
     # 60 rad/s more within 0.1 s.
     assert jerky.excess(spec, pause_s=0.05)["acceleration_rad_s2"] == pytest.approx(560.0)
+
+
+def test_stamps_are_the_times_of_recording(tmp_path: pathlib.Path) -> None:
+    record_all(tmp_path / "flight.mcap", states=3)
+    stamped = [
+        r for r in rec.read_recording(tmp_path / "flight.mcap") if hasattr(r.message, "header")
+    ]
+    assert {r.topic for r in stamped} >= {rec.VERDICT, "/joint_states"}
+    for r in stamped:
+        stamp = r.message.header.stamp
+        assert stamp.sec * 10**9 + stamp.nanosec == r.t_ns, r.topic
+        assert 0 <= stamp.nanosec < 10**9
+        assert r.message.header.frame_id in ("", UR5E.base_frame)
+
+
+def test_a_finished_file_is_whole_to_its_last_byte(tmp_path: pathlib.Path) -> None:
+    record_all(tmp_path / "flight.mcap", states=20)
+    content = (tmp_path / "flight.mcap").read_bytes()
+    assert rec._intact_prefix(content) == len(content)
+    assert rec._intact_prefix(content[:-1]) < len(content) - 8

@@ -140,3 +140,12 @@ def test_the_scale_and_the_acceleration_reach_the_bounds():
     np.testing.assert_allclose(bounds.upper, 0.04)
     fast = np.full(6, np.pi / 2)
     np.testing.assert_allclose(shaper.bounds(np.zeros(6), fast, 0.01).upper, np.pi / 2)
+
+
+def test_the_way_of_a_stop_by_hand():
+    """Within half a tick: half a tick's way. Longer: half its time, and what a last tick adds."""
+    shaper = Shaper(UR5E, max_tick_s=0.02)
+    acceleration = np.asarray(UR5E.acceleration_rad_s2)
+    np.testing.assert_allclose(shaper.stop_way_s(np.zeros(6)), 0.01)
+    np.testing.assert_allclose(shaper.stop_way_s(0.009 * acceleration), 0.01)
+    np.testing.assert_allclose(shaper.stop_way_s(0.04 * acceleration), 0.02 + 0.02**2 / (8 * 0.04))

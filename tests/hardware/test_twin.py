@@ -386,3 +386,13 @@ def test_every_option_of_the_gap_crosses_to_the_process() -> None:
     gap = DomainGap((0.01, 0.02, 0.03), 0.5, 0.8, 0.02, 0.001, 0.002, 7)
     config = TwinConfig("x.mjb", 3, gap, 250.0, 50.0, 20.0, "127.0.0.2", True, 99)
     assert parse_config(json.dumps(dataclasses.asdict(config))) == config
+
+
+def test_a_first_waypoint_of_now_is_where_to_be_at_once() -> None:
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
+    controllers.follow(trajectory((0.0, Q, []), (1.0, [0.0] * 6, [])), now_s=3.0)
+    np.testing.assert_allclose(controllers.target(3.0), Q)
+    np.testing.assert_allclose(controllers.target(3.5), np.array(Q) / 2)
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
+    controllers.follow(trajectory((1.0, Q, []), (2.0, [0.0] * 6, [])), now_s=3.0)
+    np.testing.assert_allclose(controllers.target(3.0), np.zeros(6))

@@ -252,3 +252,10 @@ def test_dagger_stays_on_a_ridge_from_which_cloning_of_the_same_teacher_falls():
     assert evaluate(Ridge(), ridge_expert, evaluation_seeds(0, 20)).success_rate == 1.0
     assert success(state) <= 0.2  # the clone
     assert success(after) >= 0.9
+
+
+def test_the_noise_of_an_observation_is_the_same_in_every_version():
+    """Labels that were stored are computed again from it; the digits were taken once."""
+    control = controllers.from_policy(Exported(noisy=True))
+    noise = control(np.zeros((1, 2), np.float32))
+    np.testing.assert_allclose(noise, [[0.32916394, -0.89225781]], rtol=1e-6)

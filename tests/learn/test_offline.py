@@ -211,3 +211,28 @@ def test_it_learns_to_reach_from_noisy_demonstrations(agent, config):
     act = jax.jit(lambda obs: agent.act(config, state, obs, jax.random.key(0)))
     result = evaluate(Reach(), lambda obs: np.asarray(act(obs)), evaluation_seeds(0, 30))
     assert result.success_rate >= 0.9
+
+
+class Rows:
+    """Draws rows 10 * step and the next of data that are all finite."""
+
+    data = {"rewards": np.zeros(1000)}
+
+    def chosen(self, step):
+        return np.array([10 * step, 10 * step + 1])
+
+
+@pytest.mark.parametrize(("values", "step", "terms"), [([0.0, np.nan, 1.0], 4, "critic_loss")])
+def test_the_first_update_that_is_not_finite_is_named_with_its_rows(values, step, terms):
+    stacked = {"q": np.zeros(3), "critic_loss": np.array(values)}
+    with pytest.raises(NonFiniteLoss, match=f"update {step}: {terms}") as caught:
+        offline._guard(3, stacked, np.array(True), Rows())
+    assert caught.value.step == step
+    assert caught.value.rows.tolist() == [40, 41]
+
+
+def test_parameters_that_are_not_finite_are_named_with_the_last_update():
+    with pytest.raises(NonFiniteLoss, match="update 5: parameters") as caught:
+        offline._guard(3, {"q": np.zeros(3)}, np.array(False), Rows())
+    assert caught.value.rows.tolist() == [50, 51]
+    offline._guard(3, {"q": np.zeros(3)}, np.array(True), Rows())

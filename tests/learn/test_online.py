@@ -384,8 +384,9 @@ def test_missing_offline_data_or_agents_are_named():
 
 def test_evaluation_happens_at_the_end_and_on_its_own_cadence():
     memory = Memory()
-    loop = dataclasses.replace(LOOP, evaluate_every=20)
+    loop = dataclasses.replace(LOOP, evaluate_every=20, log_every=5)
     _finetune(loop=loop, monitor=memory, evaluate=lambda _: {"success": 1.0})
+    assert [row["step"] for row in memory.rows] == list(range(5, 61, 5))
     assert [row["step"] for row in memory.rows if "success" in row] == [20, 40, 60]
 
 
