@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robo_rl.data.check import check
+from robo_rl.data.checks import sample
 from robo_rl.data.checks.meaning import judge
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import view_of
@@ -511,3 +512,9 @@ def test_a_switch_that_rests_is_no_number_that_stopped(good):
         return rows
 
     assert "column_stuck" not in codes(each(good, observations=switch))
+
+
+def test_pictures_are_left_out_of_what_is_kept_and_all_else_stays():
+    infos = {"t": np.zeros(5), "q": np.zeros((5, 3)), "depth": np.zeros((5, 4, 4))}
+    infos["rgb"] = np.zeros((5, 4, 4, 3), np.uint8)
+    assert set(sample._small(infos)) == {"t", "q"}

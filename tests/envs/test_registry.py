@@ -11,6 +11,7 @@ from robo_rl.data.spaces import Spaces
 from robo_rl.envs import registry
 from robo_rl.envs.registry import EnvError, EnvSetting, LearnerView
 from robo_rl.hardware import robots
+from tests.probe_envs import Reach
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,27 @@ def test_arguments_of_an_id_are_those_that_it_brings_and_those_that_are_given():
     found = registry.arguments(EnvSetting("robo_rl/CubeDouble-v0", {"form": "goal"}))
     assert found == {"scene": "double", "form": "goal"}
     assert robots.get().name == "ur5e"
+
+
+def test_only_what_no_package_registers_travels_to_other_processes():
+    with registry.prepared(EnvSetting("Pendulum-v1")) as setting:
+        assert setting.registered is None
+    assert not registry.only_here(EnvSetting("Pendulum-v1"))
+    for entry in ("tests.probe_envs:Reach", Reach):
+        spec = EnvSpec("Mine-v0", entry_point=entry, max_episode_steps=5)
+        gymnasium.registry["Mine-v0"] = spec
+        try:
+            with registry.prepared(EnvSetting("Mine-v0")) as setting:
+                assert setting.registered is spec
+            assert not registry.only_here(EnvSetting("Mine-v0"))
+        finally:
+            del gymnasium.registry["Mine-v0"]
+
+
+def test_what_the_running_script_or_a_function_defines_is_only_here():
+    for entry in ("__main__:Mine", lambda: Reach()):
+        gymnasium.registry["Mine-v0"] = EnvSpec("Mine-v0", entry_point=entry)
+        try:
+            assert registry.only_here(EnvSetting("Mine-v0"))
+        finally:
+            del gymnasium.registry["Mine-v0"]

@@ -24,6 +24,7 @@ from robo_rl.hardware.errors import (
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
 from robo_rl.hardware.guard.controller import ArmController
+from robo_rl.hardware.guard.motion import _interpolate
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from tests.fakes import FakeDevice
@@ -497,3 +498,10 @@ def test_health_tells_ages(rig):
     health = rig.robot.health()
     np.testing.assert_allclose([health.command_age_s, health.state_age_s], [0.03, 0.01])
     assert health.lifecycle is Lifecycle.STREAMING
+
+
+def test_waypoints_are_held_before_the_first_and_after_the_last_and_joined_by_lines():
+    times, values = np.array([1.0, 2.0, 4.0]), np.array([[1.0], [3.0], [-1.0]])
+    at = {0.5: 1.0, 1.0: 1.0, 1.5: 2.0, 2.0: 3.0, 3.0: 1.0, 4.0: -1.0, 9.0: -1.0}
+    got = {t: float(_interpolate(times, values, t)[0]) for t in at}
+    assert got == pytest.approx(at)

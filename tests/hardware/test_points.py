@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from robo_rl.hardware.guard.points import balls_along
+from robo_rl.hardware.guard.points import BodyPoint, PointKinematics, balls_along
+from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 
 
 def test_balls_along_a_capsule_by_hand():
@@ -27,3 +28,12 @@ def test_every_point_of_the_capsule_is_in_a_ball():
     assert (nearest <= balls[0].radius_m + 1e-12).all()
     with pytest.raises(ValueError, match="needs 2 balls"):
         balls_along("arm", "link", (0.0, 0.0, 0.0), (1.0, 0.0, 0.0), 0.1, 1)
+
+
+def test_the_first_axis_is_the_bases_whatever_the_posture():
+    """The UR5e's first joint turns about the vertical."""
+    point = BodyPoint("tip", "ur5e/wrist_3_link", (0.0, 0.0, 0.1))
+    points = PointKinematics(UR5E_KIT.model(), UR5E_KIT.names.arm_joints, [point])
+    for posture in (np.zeros(6), np.array([1.0, -1.0, 0.5, 0.3, -0.7, 2.0])):
+        points.update(posture)
+        np.testing.assert_allclose(points.first_axis(), [0.0, 0.0, 1.0], atol=1e-12)

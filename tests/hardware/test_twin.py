@@ -396,3 +396,19 @@ def test_a_first_waypoint_of_now_is_where_to_be_at_once() -> None:
     controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
     controllers.follow(trajectory((1.0, Q, []), (2.0, [0.0] * 6, [])), now_s=3.0)
     np.testing.assert_allclose(controllers.target(3.0), np.zeros(6))
+
+
+def test_a_device_on_ros_waits_until_the_time_it_is_told_and_no_longer() -> None:
+    clock = [5.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += 0.75 * seconds if len(slept) < 3 else seconds  # wakes too early
+
+    slept: list[float] = []
+    device = Ros2Device(UR5E_KIT, Ros2Link(domain_id=0), clock=lambda: clock[0], sleep=sleep)
+    device.pass_time(4.0)
+    assert not slept
+    device.pass_time(6.0)
+    assert slept == [1.0, 0.25, 0.0625]
+    assert clock[0] == 6.0

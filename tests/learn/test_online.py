@@ -384,10 +384,10 @@ def test_missing_offline_data_or_agents_are_named():
 
 def test_evaluation_happens_at_the_end_and_on_its_own_cadence():
     memory = Memory()
-    loop = dataclasses.replace(LOOP, evaluate_every=20, log_every=5)
+    loop = dataclasses.replace(LOOP, evaluate_every=40)
     _finetune(loop=loop, monitor=memory, evaluate=lambda _: {"success": 1.0})
-    assert [row["step"] for row in memory.rows] == list(range(5, 61, 5))
-    assert [row["step"] for row in memory.rows if "success" in row] == [20, 40, 60]
+    assert [row["step"] for row in memory.rows] == [20, 40, 60]
+    assert [row["step"] for row in memory.rows if "success" in row] == [40, 60]
 
 
 def test_finetuning_repairs_a_cloned_policy_that_meets_a_changed_robot():
@@ -455,3 +455,12 @@ def test_the_residual_recipe_runs_from_a_cloned_policy(data):
     after = online.finetune(residual, new, Reach(), recipe, loop, state, offline=data)
     assert (int(after.opt["critic"].count), int(after.opt["actor"].count)) == (2 * (3 + 5), 5)
     _assert_equal(state.base, after.base)
+
+
+@pytest.mark.parametrize(("count", "rollout", "each"), [(1, 0, 12), (3, 0, 4), (3, 6, 6)])
+def test_environments_share_the_capacity_of_the_replay(count, rollout, each):
+    spaces = np.zeros(2, np.float32), gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    recipe = Recipe(rollout=rollout, warmup_steps=0) if rollout else Recipe()
+    mixed, streams = experience.buffers(spaces, count, recipe, 12, None, ())
+    assert mixed is None
+    assert [streams[i].capacity for i in range(count)] == [each] * count
