@@ -590,3 +590,18 @@ def test_one_short_episode_is_said_to_be_too_little_for_most_checks(write, clean
 def test_near_copies_of_short_episodes_are_said_not_to_be_looked_for(write, clean):
     report = check(write([episode.span(0, 5) for episode in clean]))
     assert "6 episodes of under 6 steps" in report.partial["duplicates"]
+
+
+def test_the_table_has_a_line_for_each_result_errors_first_and_says_each_thing_once(write, clean):
+    report = check(write([edit(clean[0], rewards={3: np.nan}), *clean[1:]]))
+    report = dataclasses.replace(
+        report, partial={"replay": "half of it"}, skipped={"images": "there are none"}
+    )
+    lines = report.table().splitlines()
+    assert lines[2].split()[:3] == ["result", "check", "count"]
+    kinds = [line.split()[0] for line in lines[3 : lines.index("", 3)]]
+    assert kinds == sorted(kinds, key=["ERROR", "WARNING", "skipped", "partial", "ok"].index)
+    for said in ("half of it", "there are none", report.findings[0].message):
+        [line] = [line for line in lines if said in line]
+        assert line.count(said) == 1
+        assert line.endswith(said)
