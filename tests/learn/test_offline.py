@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from robo_rl.agents import bc, iql, qc
+from robo_rl.agents import bc, iql, qc, td3bc
 from robo_rl.data.chunks import chunk
 from robo_rl.data.returns import n_step
 from robo_rl.judge.episodes import evaluate, evaluation_seeds
@@ -136,6 +136,34 @@ def test_a_number_that_overflows_stops_the_run_and_names_term_and_rows(data, dev
         assert step <= caught.value.step
         for name, value in saved.items():
             assert np.isfinite(value).all(), name
+
+
+@pytest.mark.parametrize(
+    ("agent", "config", "rows"),
+    [(iql, IQL, 4), (td3bc, td3bc.Config(actor=SMALL, critic=SMALL, critics=2, utd=3), 12)],
+)
+def test_an_update_reads_a_batch_for_each_of_its_critic_steps(
+    data, agent, config, rows, monkeypatch
+):
+    """An agent without slices takes one."""
+    drawn, shapes = [], []
+
+    def source(_data, _loop, size):
+        drawn.append(size)
+        raise KeyboardInterrupt
+
+    def update(config, state, batch):
+        shapes.append(batch["actions"].shape)
+        return state, {}
+
+    monkeypatch.setattr(offline, "_Source", source)
+    monkeypatch.setattr(agent, "update", update)
+    loop = dataclasses.replace(LOOP, batch_size=4)
+    offline.check(agent, config, data, loop)
+    assert shapes == [(rows, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        offline.train(agent, config, data, loop, start=(0, {}))
+    assert drawn == [rows]
 
 
 def test_what_is_not_finite_in_a_batch_is_named_by_array_and_row():

@@ -167,6 +167,20 @@ def test_what_does_not_go_together_is_refused_before_the_first_step(agent, recip
         online.finetune(ppo, CONFIG, Logged(), recipe, loop, {})
 
 
+def test_one_environment_has_rollouts_of_any_length_and_several_have_equal_shares():
+    odd = Recipe(agent="ppo", warmup_steps=0, rollout=15)
+    rollouts.check_rollout(ppo, odd, 15)
+    rollouts.check_rollout(ppo, odd, 15, 3)
+    with pytest.raises(ValueError, match=r"multiple of the 2 environments.*got 15"):
+        rollouts.check_rollout(ppo, odd, 15, 2)
+
+
+def test_what_experience_does_not_have_is_named_with_the_agent(monkeypatch):
+    monkeypatch.setattr(rebrac, "CAPABILITIES", Capabilities(("next_actions", "smell", "expert")))
+    with pytest.raises(ValueError, match="rebrac needs expert, smell, which experience does not"):
+        rollouts.check_rollout(rebrac, Recipe(agent="rebrac"), 16)
+
+
 def test_agents_of_single_transitions_learn_from_rollouts_too(data):
     """The loop knows no method: next actions come with the rows, whoever asks for them."""
     recipe = dataclasses.replace(RECIPE, agent="rebrac")

@@ -299,6 +299,28 @@ def test_a_checkpoint_of_another_number_of_environments_is_refused():
         _finetune(_vector(Uneven, Uneven), snapshot=snapshot)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "capacity", "each"), [(RECIPE, 20, 6), (ROLLOUT, 20, 24), (ROLLOUT, 300, 24)]
+)
+def test_every_environment_keeps_its_share_of_the_replay_or_a_whole_rollout(recipe, capacity, each):
+    """Of the newest rows."""
+    spaces = environments.spaces(environments.environments(Endless()))
+    _, replay = experience.buffers(spaces, 3, recipe, capacity, None, ())
+    row = {
+        "observations": np.zeros(1, np.float32),
+        "actions": np.zeros(1, np.float32),
+        "next_observations": np.zeros(1, np.float32),
+        "terminated": False,
+        "truncated": False,
+        "succeeded": np.float32(0.0),
+    }
+    for index in range(3):
+        for number in range(50):
+            replay.add(index, {**row, "rewards": np.float32(number)})
+        assert len(replay[index]) == each
+    assert len(replay) == 3 * each
+
+
 @pytest.mark.parametrize("capacity", [20, 21])
 def test_offline_rows_that_fit_into_the_replay_fit_into_its_shares(capacity):
     recipe = dataclasses.replace(RECIPE, seed_buffer_with_offline=True)
