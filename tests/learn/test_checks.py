@@ -1,6 +1,7 @@
 """What the loops say of arrays and configs that do not fit, before anything is compiled."""
 
 import dataclasses
+import functools
 import tracemalloc
 
 import jax
@@ -140,6 +141,56 @@ def test_a_batch_for_a_loop_of_ones_own_is_checked_for_what_the_agent_needs():
         )
 
 
+@checks.validated
+def update(config: iql.Config, state: object, batch: dict) -> object:
+    """Of an agent that reads `next_actions`."""
+    return batch["next_actions"]
+
+
+def test_only_init_and_only_outside_of_jit_looks_at_the_numbers():
+    far = {**TABLE, "actions": np.full((ROWS, 2), 7.0, np.float32)}
+    init = functools.partial(iql.init, IQL, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"^iql: actions must be in \[-1, 1\]: 10 of 10 rows"):
+        init(far)
+    jax.eval_shape(init, far)
+    assert update(IQL, None, {**far, "next_actions": far["actions"]}) is far["actions"]
+
+
+def test_a_batch_without_what_is_read_is_told_what_it_has():
+    with pytest.raises(ValueError, match="lacks next_actions; it has observations, actions, rewa"):
+        update(IQL, None, TABLE)
+    with pytest.raises(ValueError, match=r"lacks observations, actions; it has nothing$"):
+        update(IQL, None, {})
+    with pytest.raises(ValueError, match=r"learns from a dict of arrays .*, got <class 'list'>"):
+        update(IQL, None, [])
+
+
+def test_a_function_of_an_agent_says_whose_config_it_takes_and_whose_it_got():
+    takes = "^test_checks.update takes the Config of test_checks, got"
+    for given, name in ((td3bc.Config(), "td3bc.Config"), (None, "None"), (1, "builtins.int")):
+        with pytest.raises(ValueError, match=f"{takes} {name}$"):
+            update(given, None, TABLE)
+
+
+def test_a_key_that_is_no_batchs_stays_a_key_error():
+    @checks.validated
+    def update(config: iql.Config, state: dict, batch: dict) -> object:
+        return state["moments"] if "rewards" in batch else batch["actions"][state["actions"]]
+
+    with pytest.raises(KeyError, match="moments"):
+        update(IQL, {}, TABLE)
+    with pytest.raises(KeyError, match="actions"):
+        update(IQL, {}, without("rewards"))
+
+
+def test_a_share_of_every_action_of_a_chunk_is_looked_at():
+    valid = np.ones((ROWS, 3))
+    checks.check_transitions(iql, IQL, {**TABLE, "valid": valid})
+    valid[[4, 8], [2, 0]] = 1.5, -0.5
+    with pytest.raises(ValueError, match=r"valid must be in .*: 2 of 10 .* row 4: \[1.0, 1.0"):
+        checks.check_transitions(iql, IQL, {**TABLE, "valid": valid})
+
+
 def test_large_data_are_looked_at_in_blocks():
     rows = 400_000
     table = {
@@ -199,6 +250,10 @@ ONLINE = [
     (
         {**TABLE, "actions": np.zeros((ROWS, 3), np.float32)},
         "the offline actions have 3 numbers, the environment takes 2",
+    ),
+    (
+        {**TABLE, "actions": np.zeros((ROWS, 1), np.float32)},
+        "the offline actions have 1 numbers, the environment takes 2",
     ),
     (
         {**TABLE, **{k: np.zeros((ROWS, 5)) for k in ("observations", "next_observations")}},

@@ -62,6 +62,83 @@ def test_a_wrong_recipe_is_refused_by_name(wrong, message):
         Recipe(**wrong)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"offline_fraction": 0.0},
+        {"offline_fraction": 1.0},
+        {"offline_fraction": 0.3, "batch_size": 10},
+        {"teacher_share": 1.0, "teacher_share_steps": 0},
+        {"noise_std": 0.0, "noise_smoothing": 0.0},
+        {"noise_std": 0.1, "noise_smoothing": 1.0},
+        {"batch_size": 1, "utd": 1, "update_every": 1, "n_step": 1, "chunk": 1},
+        {"chunk": 2},
+        {"n_step": 2},
+        {"warmup_steps": 0, "critic_only_updates": 0, "rollout": 0},
+        {"warmup_steps": 0, "rollout": 1},
+        {"agent": "", "start": "continued"},
+        {"reset": ("critic",), "start": "learned"},
+        {"wait_for_episode": True},
+    ],
+)
+def test_a_value_at_the_bound_is_taken(values):
+    recipe = Recipe(**values)
+    assert {name: getattr(recipe, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"offline_fraction": -0.5},
+        {"offline_fraction": 1.01},
+        {"teacher_share": -0.1},
+        {"noise_smoothing": -0.1},
+        {"noise_smoothing": 1.1},
+        {"noise_std": -0.01},
+        {"noise_std": float("nan")},
+        {"chunk": 0},
+        {"chunk": 2, "n_step": 2},
+        {"agent": ""},
+        {"agent": "", "start": "learned"},
+        {"reset": ("critic",), "start": "continued"},
+    ],
+)
+def test_a_value_just_outside_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"^Recipe.{next(iter(wrong))}"):
+        Recipe(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "fraction", "rows"),
+    [(16, 0.2, 4), (16, 0.5, 16), (16, 0.75, 48), (2048, 0.0, 0), (0, 0.5, 0)],
+)
+def test_offline_rows_behind_a_rollout_are_their_fraction_of_all(rollout, fraction, rows):
+    recipe = Recipe(warmup_steps=0, rollout=rollout, offline_fraction=fraction)
+    assert recipe.offline_rows == rows
+    assert recipe.needs_offline_data == (fraction > 0.0)
+
+
+@pytest.mark.parametrize(("rollout", "fraction"), [(16, 0.3), (2, 0.2)])
+def test_offline_rows_behind_a_rollout_are_whole(rollout, fraction):
+    with pytest.raises(ValueError, match=r"is .* rows, not a whole number"):
+        Recipe(warmup_steps=0, rollout=rollout, offline_fraction=fraction)
+
+
+def test_offline_data_are_read_by_a_seeded_buffer_too():
+    assert Recipe(seed_buffer_with_offline=True).needs_offline_data
+    assert not Recipe().needs_offline_data
+
+
+def test_a_recipe_sets_the_critic_steps_of_an_agent_that_has_them():
+    sac = agents.get("sac").Config()
+    assert Recipe(utd=3).configure(sac).utd == 3
+    assert Recipe().configure(dataclasses.replace(sac, utd=5)).utd == 1
+    iql = agents.get("iql").Config()
+    assert Recipe(agent="iql").configure(iql) == iql
+    ppo = agents.get("ppo").Config(minibatch=8)
+    assert Recipe(agent="ppo", warmup_steps=0, rollout=24).configure(ppo) == ppo
+
+
 def test_what_an_agent_cannot_do_is_refused():
     iql = agents.get("iql").Config()
     with pytest.raises(ValueError, match=r"Recipe\.utd"):
