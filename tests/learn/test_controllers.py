@@ -64,6 +64,41 @@ def test_answers_are_clipped_and_asked_for_in_parts():
     np.testing.assert_allclose(actions, np.clip(3.0 * obs, -1.0, 1.0), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "asked"), [(4096, [4096]), (4097, [4096, 1]), (1, [1])])
+def test_rows_are_asked_for_in_parts_of_4096(rows, asked):
+    """In the order of the observations, spreads with them."""
+    sizes = []
+
+    def controller(obs):
+        sizes.append(len(obs))
+        return obs, np.exp(obs)
+
+    obs = np.linspace(-1.0, 1.0, rows)[:, None]
+    actions, spreads = controllers.label(controller, obs, 1)
+    assert sizes == asked
+    np.testing.assert_allclose(actions, obs, rtol=1e-6)
+    np.testing.assert_allclose(spreads, np.exp(obs), rtol=1e-6)
+
+
+def test_a_spread_is_given_everywhere_or_nowhere():
+    def controller(obs):
+        return (obs, np.ones_like(obs)) if len(obs) > 1 else obs
+
+    with pytest.raises(ValueError, match="it gave a spread at some observations only"):
+        controllers.label(controller, np.zeros((4097, 1)), 1)
+
+
+def test_a_wrong_answer_is_shown_beside_its_observation():
+    obs = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    answer = np.where(obs == 3.0, np.inf, obs)
+    with pytest.raises(ValueError, match=r"answer \[ *2. inf\] to the observation \[2. 3.\]"):
+        controllers.label(lambda _: answer, obs, 2)
+    with pytest.raises(ValueError, match=r"spreads must be > 0, got -3.0"):
+        controllers.label(lambda _: (obs, np.where(obs == 3.0, -3.0, 1.0)), obs, 2)
+    with pytest.raises(ValueError, match=r"got \(3, 2\), \(3, 2\), \(3, 2\)"):
+        controllers.label(lambda _: (obs, obs + 1.0, obs), obs, 2)
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

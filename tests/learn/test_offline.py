@@ -173,6 +173,55 @@ def test_what_is_not_finite_in_a_batch_is_named_by_array_and_row():
     assert "in rows [7]" in error
 
 
+def test_arrays_within_observations_are_named_and_the_first_eight_rows_shown():
+    rows = np.arange(10, 19)
+    image = np.zeros((9, 2, 2))
+    image[:, 1, 0] = np.inf
+    batch = {"rewards": np.ones(9), "observations": {"state": np.ones((9, 3)), "image": image}}
+    error = str(NonFiniteLoss(3, ["q"], rows, batch))
+    shown = "[10, 11, 12, 13, 14, 15, 16, 17, ...] (9)"
+    assert f"batch's observations/image are not finite in rows {shown} of the data" in error
+    image[3] = 0.0
+    shown = "[10, 11, 12, 14, 15, 16, 17, 18] (8)"
+    assert f"not finite in rows {shown} of the data" in str(NonFiniteLoss(3, ["q"], rows, batch))
+    image[:] = 0.0
+    assert "Its batch was finite: rows [10, 11," in str(NonFiniteLoss(3, ["q"], rows, batch))
+
+
+def test_of_several_seeds_the_one_that_diverged_is_named_with_its_rows():
+    class Draws:
+        data = {"rewards": np.zeros(1000)}
+
+        def chosen(self, step):
+            return np.array([[1, 2], [3, 4], [5, 6]]) + 10 * step
+
+    loss = np.zeros((3, 3))
+    loss[1, 2] = np.nan
+    with pytest.raises(NonFiniteLoss, match=r"^update 5: critic_loss of seed 2 not") as caught:
+        offline._guard(4, {"q": np.zeros((3, 3)), "critic_loss": loss}, np.array(False), Draws())
+    assert caught.value.rows.tolist() == [55, 56]
+
+
+def test_several_seeds_are_counted_from_the_first():
+    loop = dataclasses.replace(LOOP, seed=4, seeds=2)
+    means = offline._means({"q": np.array([[1.0, 2.0], [3.0, 8.0]])}, loop)
+    assert means == {"q": 3.5, "seed4/q": 2.0, "seed5/q": 5.0}
+    alone = dataclasses.replace(loop, seeds=1)
+    assert offline._means({"v": np.ones(2), "q": np.array([1.0, 2.0])}, alone) == {
+        "q": 1.5,
+        "v": 1.0,
+    }
+
+
+def test_data_of_just_the_size_that_the_device_takes_stay_on_it():
+    data = {"rewards": np.zeros(5, np.float32), "actions": np.zeros((5, 2), np.float32)}
+    for size, stays in ((60, True), (59, False)):
+        source = offline._Source(data, dataclasses.replace(LOOP, device_bytes=size), 3)
+        resident, gathered = source.batches(np.arange(2))
+        assert (resident is not None, gathered is None) == (stays, stays)
+    assert gathered["actions"].shape == (2, 3, 2)
+
+
 def test_a_diverging_run_of_several_seeds_names_the_seed(data):
     with pytest.raises(NonFiniteLoss, match="of seed"):
         offline.train(
@@ -212,7 +261,14 @@ def test_evaluations_join_the_metrics_at_their_steps_and_at_the_end(data):
         {"log_every": 0},
         {"checkpoint_every": 15},
         {"evaluate_every": 15},
+        {"evaluate_every": -10},
+        {"checkpoint_every": 0},
         {"seeds": 0},
+        {"seed": -1},
+        {"n_step": 0},
+        {"chunk": 0},
+        {"chunk": 2, "n_step": 2},
+        {"frames": 0},
     ],
 )
 def test_a_wrong_loop_is_refused_by_name(wrong):

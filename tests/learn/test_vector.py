@@ -285,6 +285,99 @@ def test_an_environment_that_resets_itself_is_refused():
             _finetune(SyncVectorEnv([Reach], autoreset_mode=mode))
 
 
+BOX = gymnasium.spaces.Box
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 0.5), (-0.5, 1.0), (-2.0, 1.0), (-1.0, [1.0, 0.5]), ([-1.0, 0.0], 1.0)]
+)
+def test_actions_are_bounded_by_exactly_one(low, high):
+    env = environments.environments(Reach())
+    env.action_space = BOX(np.full(2, low, np.float32), np.full(2, high, np.float32))
+    with pytest.raises(ValueError, match="actions must be bounded by -1 and 1"):
+        environments.spaces(env)
+    env.action_space = BOX(-1.0, 1.0, (1, 2))
+    with pytest.raises(ValueError, match=r"actions must be a Box \(A,\)"):
+        environments.spaces(env)
+
+
+def test_observations_are_vectors_and_images_of_bytes():
+    env = environments.environments(Reach())
+    image = BOX(0, 255, (2, 3, 1), np.uint8)
+    env.observation_space = gymnasium.spaces.Dict({"a": BOX(-5.0, 5.0, (3,)), "image": image})
+    zeros, _ = environments.spaces(env)
+    kinds = {name: (part.shape, part.dtype) for name, part in zeros.items()}
+    assert kinds == {"a": ((3,), np.float32), "image": ((2, 3, 1), np.uint8)}
+    assert not any(part.any() for part in zeros.values())
+    for wrong in (BOX(0, 255, (2, 3), np.uint8), BOX(0.0, 1.0, (2, 3, 1)), BOX(0.0, 1.0, ())):
+        env.observation_space = wrong
+        with pytest.raises(ValueError, match="observations must be a Box"):
+            environments.spaces(env)
+
+
+def test_batches_are_drawn_from_the_seed_and_the_number_of_the_update(seen, monkeypatch):
+    """The same in every version, so that a run that was begun with an older one goes on."""
+    states, mixed = [], experience.mixed_batch
+
+    def drawn(rng, *args):
+        states.append(rng.bit_generator.state)
+        return mixed(rng, *args)
+
+    monkeypatch.setattr(experience, "mixed_batch", drawn)
+    recipe = dataclasses.replace(RECIPE, warmup_steps=3)
+    _finetune(Reach(), recipe, dataclasses.replace(RARELY, env_steps=6, seed=2))
+    assert states == [
+        np.random.default_rng([2, 3, update]).bit_generator.state for update in range(3)
+    ]
+
+
+def test_without_a_warm_up_the_critics_own_updates_come_after_the_first_step(seen):
+    recipe = dataclasses.replace(RECIPE, warmup_steps=0, critic_only_updates=3)
+    memory = Memory()
+    loop = dataclasses.replace(RARELY, env_steps=2, log_every=1)
+    _finetune(Reach(), recipe, loop, monitor=memory)
+    assert memory.rows[-1]["updates"] == 3 + 2
+    assert memory.rows[-1]["buffer_rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "every", "expected"),
+    [
+        *[(0, 9, 10, False), (0, 10, 10, True), (9, 10, 10, True), (10, 19, 10, False)],
+        *[(19, 31, 10, True), (3, 4, 1, True), (4, 4, 1, False), (0, 99, 0, False)],
+    ],
+)
+def test_a_cadence_is_due_where_a_multiple_of_it_is_reached(before, after, every, expected):
+    assert online.loop._crossed(before, after, every) == expected
+
+
+def test_reports_are_means_over_the_episodes_since_the_last_one(seen):
+    """`Endless` pays 1 a step in episodes of 4; the budget cuts the last one."""
+    memory = Memory()
+    example = batch_of(collect(Endless(), 1))
+    state = jax.jit(sac.init, static_argnums=0)(SAC, jax.random.key(0), example)
+    loop = dataclasses.replace(RARELY, env_steps=10, log_every=8)
+    online.finetune(sac, SAC, Endless(), RECIPE, loop, state, monitor=memory)
+    assert [row["step"] for row in memory.rows] == [8, 10]
+    assert [row["episodes"] for row in memory.rows] == [2.0, 3.0]
+    assert [row["episode_return"] for row in memory.rows] == [4.0, 2.0]
+    assert [row["episode_length"] for row in memory.rows] == [4.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *[{name: 0} for name in ("env_steps", "capacity", "log_every", "checkpoint_every")],
+        *[{name: -1} for name in ("seed", "evaluate_every")],
+    ],
+)
+def test_a_wrong_loop_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"OnlineLoop.{name}"):
+        dataclasses.replace(LOOP, **wrong)
+    assert getattr(dataclasses.replace(LOOP, **{name: wrong[name] + 1}), name) == wrong[name] + 1
+
+
 def test_a_rollout_that_has_no_equal_shares_is_refused():
     with pytest.raises(ValueError, match=r"multiple of the 5 environments.*got 24"):
         _finetune(_vector(*[Uneven] * 5), ROLLOUT, LOOP, ppo, PPO)
