@@ -4,14 +4,17 @@ Each defect is put into clean episodes that no finding is made of.
 """
 
 import dataclasses
+import statistics
 
 import gymnasium
 import numpy as np
 import pytest
 
 from robo_rl.data.check import check
+from robo_rl.data.checks import actions as actions_check
 from robo_rl.data.checks import sample
 from robo_rl.data.checks.meaning import judge
+from robo_rl.data.checks.motion import motion_of
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import view_of
 from robo_rl.data.episodes import Episode
@@ -518,3 +521,219 @@ def test_pictures_are_left_out_of_what_is_kept_and_all_else_stays():
     infos = {"t": np.zeros(5), "q": np.zeros((5, 3)), "depth": np.zeros((5, 4, 4))}
     infos["rgb"] = np.zeros((5, 4, 4, 3), np.uint8)
     assert set(sample._small(infos)) == {"t", "q"}
+
+
+def gap_of(episodes, name):
+    views = tuple(view_of(number, episode) for number, episode in enumerate(episodes))
+    dataset = Dataset(None, {"total_episodes": len(views), "data_format": "hdf5"})
+    return judge(dataset, Sample(views, True, ""))[name][1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "since", "odd"),
+    [
+        (80, 64, True),
+        (80, 65, False),
+        (81, 64, True),
+        (81, 65, False),
+        (40, 30, True),
+        (40, 31, False),
+    ],
+)
+def test_a_number_is_stuck_that_rests_for_a_fifth_of_the_episode_and_ten_steps(steps, since, odd):
+    episodes = [push(seed, steps) for seed in range(COUNT)]
+    found = codes(each(episodes, observations=lambda o: stuck(o, 1, since)))
+    assert ("column_stuck" in found) == odd
+
+
+def test_a_level_that_is_held_for_some_steps_is_no_number_that_stopped(good):
+    """It has few values while it changes, though it comes to rest at another in each episode."""
+    rng = np.random.default_rng(0)
+
+    def level(rows):
+        rows = rows.copy()
+        rows[:, 1] = np.arange(len(rows)) // 3 % 4
+        rows[40:, 1] = rng.uniform(4.0, 5.0)
+        return rows
+
+    assert "column_stuck" not in codes(each(good, observations=level))
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_a_reward_that_never_changes_leaves_no_question_of_its_step(good, value):
+    assert gap_of(each(good, rewards=lambda r: np.full_like(r, value)), "labels") is None
+
+
+@pytest.mark.parametrize("first", [-10.0, 10.0])
+def test_a_first_reward_beyond_all_others_hides_no_lag(good, first):
+    late = each(good, rewards=lambda r: np.r_[[first], r[:-1]])
+    assert "reward_lag" in codes(late)
+
+
+@pytest.mark.parametrize(("steps", "enough"), [(20, True), (19, False)])
+def test_actions_are_judged_from_ten_steps_for_each_number_on(good, steps, enough):
+    """There are 7 observed numbers, and 3 actions at three lags: 16 in all."""
+    gap = gap_of([good[0].span(0, steps), *(e.span(0, 20) for e in good[1:8])], "actions")
+    if enough:
+        assert gap is None or not gap.whole
+    else:
+        assert gap.whole
+        assert gap.reason == "159 steps are too few for 16 numbers"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "led", "share"), [(6, 1, 0.5), (12, 2, 0.5), (12, 1, 0.25), (17, 2, 0.5)]
+)
+def test_actions_are_told_by_the_sixth_of_the_numbers_that_they_lead_best(numbers, led, share):
+    """What goes where it is told: half of its change is the new command, half was the old one."""
+    rng = np.random.default_rng(0)
+    views = []
+    for number in range(12):
+        actions = rng.normal(size=(200, led))
+        rows = rng.normal(size=(201, numbers))
+        rows[1:, :led] = actions
+        ends = np.arange(200) == 199
+        views.append(view_of(number, Episode(rows, actions, rows[1:, 0], ends & False, ends)))
+    motion = motion_of(views)
+    assert actions_check._unique_gain(motion, 0) == pytest.approx(share, abs=0.03)
+    assert actions_check._unique_gain(motion, 1) == pytest.approx(0.0, abs=0.03)
+
+
+def moving(columns, count=10):
+    """The motion of episodes that all show the same rows."""
+    rows = np.stack(columns, axis=1)
+    steps = len(rows) - 1
+    episode = Episode(
+        rows,
+        np.linspace(0.0, 4.0, steps)[:, None],
+        np.zeros(steps),
+        np.zeros(steps, bool),
+        np.arange(steps) == steps - 1,
+    )
+    return motion_of([view_of(number, episode) for number in range(count)])
+
+
+@pytest.mark.parametrize("middle", [0.0, -1e3, 1e3])
+@pytest.mark.parametrize(("share", "varies"), [(0.9, False), (1.2, True)])
+def test_a_number_varies_by_more_than_a_billionth_of_its_size_and_one(middle, share, varies):
+    spread = share * 1e-9 * (1.0 + abs(middle))
+    doubtful = middle + 1.28 * spread * np.tile([-1.0, 1.0], 20)
+    motion = moving([np.arange(40.0), doubtful])
+    assert motion.columns.tolist() == ([0, 1] if varies else [0])
+    assert motion.constant.tolist() == ([] if varies else [1])
+
+
+def test_the_unit_of_a_number_is_its_deviation_whatever_its_spikes():
+    shares = (np.random.default_rng(0).permutation(4001) + 0.5) / 4001
+    rows = np.array([statistics.NormalDist(5.0, 3.0).inv_cdf(share) for share in shares])
+    rare = np.where(np.arange(4001) % 25 == 0, 10.0, 0.0)  # its middle nine tenths stand still
+    spiked = rows.copy()
+    spiked[::50] = 1e6
+    motion = moving([rows, spiked, rare], 8)
+    assert motion.spread == pytest.approx([3.0, 3.0, rare.std()], rel=0.05)
+    assert motion.spread[[0, 2]] == pytest.approx([3.0, rare.std()], rel=0.01)
+    states = motion.courses[0].states
+    assert np.median(states[:, 0]) == pytest.approx(0.0, abs=1e-9)
+    assert states[:, 0].std() == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_array_equal(motion.raw[0].states[:, 0], rows)
+    assert motion.courses[0].actions.mean() == pytest.approx(0.0, abs=1e-9)
+    assert motion.courses[0].actions.std() == pytest.approx(1.0)
+
+
+def jittered(jitter, step, seed):
+    """A number that trembles and once goes far."""
+    rng = np.random.default_rng(seed)
+    return jitter * rng.uniform(-1.0, 1.0, STEPS + 1) + step * (np.arange(STEPS + 1) > STEPS // 2)
+
+
+@pytest.mark.parametrize(
+    ("trembles", "goes", "unit"),
+    [
+        (1000.0, 1000.0, ": a thousandth (mm for m)"),
+        (57.3, 57.3, ": degrees for radians"),
+        (1000.0, 300.0, None),
+        (300.0, 1000.0, None),
+        (300.0, 300.0, None),
+    ],
+)
+def test_a_number_by_itself_is_in_another_unit_where_changes_and_range_say_a_known_one(
+    good, trembles, goes, unit
+):
+    def with_another(number, episode):
+        odd = number % 3 == 0
+        column = jittered(trembles if odd else 1.0, 50.0 * (goes if odd else 1.0), number)
+        return each([episode], observations=lambda o: np.c_[o, column])[0]
+
+    found = codes([with_another(number, episode) for number, episode in enumerate(good)])
+    assert ("units_mixed" in found) == (unit is not None)
+    if unit is not None:
+        assert "numbers [7]" in found["units_mixed"].message
+        assert unit in found["units_mixed"].message
+        assert found["units_mixed"].count == COUNT // 3
+
+
+def test_a_number_that_trembles_more_in_some_episodes_and_goes_as_far_is_in_one_unit(good):
+    """Its range says nothing, and where both do, they must mean the same episodes."""
+
+    def numbers(trembling, going):
+        return codes(
+            [
+                each(
+                    [e],
+                    observations=lambda o, i=i: np.c_[
+                        o,
+                        jittered(1000.0 if i in trembling else 1.0, 1e5 if i in going else 1e2, i),
+                    ],
+                )[0]
+                for i, e in enumerate(good)
+            ]
+        )
+
+    every = set(range(COUNT))
+    third, another = set(range(0, COUNT, 3)), set(range(1, COUNT, 3))
+    assert "units_mixed" in numbers(third, third)
+    assert "units_mixed" not in numbers(third, every)
+    assert "units_mixed" not in numbers(third, third | another)
+    assert "units_mixed" not in numbers(set(), third)
+
+
+@pytest.mark.parametrize(("marks", "odd"), [(4, False), (5, True)])
+def test_a_mark_is_what_stands_there_five_times(good, marks, odd):
+    rows = [e.observations.copy() for e in good]
+    for number in range(marks):
+        rows[number][7, 2] = -999.0
+    marked = [dataclasses.replace(e, observations=o) for e, o in zip(good, rows, strict=True)]
+    found = codes(marked)
+    assert ("sentinel" in found) == odd
+    if odd:
+        assert found["sentinel"].places == tuple((number, 7) for number in range(marks))
+
+
+@pytest.mark.parametrize(("columns", "odd"), [((3, 4), False), ((3, 4, 5), True)])
+def test_rows_of_nothing_are_seen_from_three_numbers_on(good, columns, odd):
+    narrow = each(good, observations=lambda o: np.r_[o[:1, columns] * 0.0, o[1:, columns]])
+    assert ("rows_zero" in codes(narrow)) == odd
+
+
+@pytest.mark.parametrize(("zeros", "odd"), [(38, True), (43, False)])
+def test_rows_of_nothing_are_no_finding_where_they_are_the_most(good, zeros, odd):
+    """Of the 81 rows of each episode."""
+    found = codes(each(good, observations=lambda o: o * (np.arange(81) >= zeros)[:, None]))
+    assert ("rows_zero" in found) == odd
+
+
+def test_a_slow_sensor_is_seen_to_get_stuck_although_it_repeats_its_values(good):
+    def slow(number, rows):
+        rows = rows.copy()
+        rows[:, 1] = 100.0 * number + np.arange(len(rows)) // 3
+        return stuck(rows, 1, 42)
+
+    episodes = [each([e], observations=lambda o, i=i: slow(i, o))[0] for i, e in enumerate(good)]
+    assert codes(episodes)["column_stuck"].places[0] == (0, 42)
+
+
+@pytest.mark.parametrize(("share", "odd"), [(0.45, True), (0.55, False)])
+def test_what_most_rows_show_is_no_mark(good, share, odd):
+    missing = np.arange(STEPS + 1) % 20 < 20 * share
+    marked = each(good, observations=lambda o: np.c_[o, np.where(missing, -999.0, o[:, 1])])
+    assert ("sentinel" in codes(marked)) == odd
