@@ -9,6 +9,7 @@ import pytest
 from robo_rl.agents import calql, cql, sac
 from robo_rl.learn.batches import batch_of
 from robo_rl.learn.supply import supply
+from robo_rl.nn import optimise
 from robo_rl.nn.apply import apply_ensemble
 from robo_rl.nn.networks import NetConfig, Scalar
 from tests.probe_envs import Match, OneStep, TwoSteps, collect
@@ -61,6 +62,31 @@ def test_blocks_of_rows_change_nothing_but_the_order_of_sums(agent, config, batc
         jax.tree.leaves(whole.opt["critic"]), jax.tree.leaves(cut.opt["critic"]), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "blocks"),
+    [(256, 30, 8), (256, 3, 1), (12, 768, 12), (10, 768, 10), (7, 384, 1), (9, 256, 3), (1, 1, 1)],
+)
+def test_rows_are_cut_into_equal_blocks_that_the_caches_hold(rows, samples, blocks, monkeypatch):
+    """768 sampled actions fit: 256 rows of 30 are 10 times as many, 8 is the next that divides."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert cql._blocks(rows, samples) == blocks
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cql._blocks(rows, samples) == 1
+
+
+@quick
+def test_the_multiplier_rises_above_the_gap_and_falls_below_it():
+    """By Adam's first step, which is as long as its rate."""
+    config = dataclasses.replace(CONFIG, lagrange=True, gap=3.0, multiplier_lr=0.01)
+    start = jnp.zeros(())
+    opt = {"multiplier": optimise.adam_init(start)}
+    state = sac.State({"multiplier": start}, {}, opt, None, None, None)
+    for regulariser, moved in ((4.0, 0.01), (2.0, -0.01), (3.0, 0.0)):
+        after = cql._multiplier_step(config, state, jnp.asarray(regulariser))
+        assert float(after.params["multiplier"]) == pytest.approx(moved, rel=1e-3)
+        assert int(after.opt["multiplier"].count) == 1
 
 
 @quick
@@ -216,3 +242,5 @@ def test_the_regulariser_of_a_critic_step_by_hand(batch, seen):
     of_policy = np.exp((seen or 0.0) - np.concatenate([here, ahead], axis=1)).sum(axis=1)
     expected = np.log(of_policy + 3 * 4.0).mean()
     assert float(metrics["regulariser"]) == pytest.approx(expected, rel=1e-5)
+    assert float(metrics["policy_q"]) == (seen or 0.0)
+    assert float(metrics["q"]) == 0.0

@@ -161,6 +161,42 @@ def test_actions_of_a_row_do_not_depend_on_the_rows_behind_it(batch):
     assert scipy.stats.pearsonr(draws[0][:, 0, 0], draws[0][:, 1, 0]).statistic < 0.999
 
 
+@pytest.mark.usefixtures("quick_compile")
+def test_exploration_is_a_normal_around_the_mean_cut_at_the_box(batch):
+    state = INIT(CONFIG, jax.random.key(0), batch)
+    obs, key = jnp.asarray(batch["observations"]), jax.random.key(1)
+    noise = np.asarray(jax.random.normal(key, (8, 2)))
+    for log_std, std in ((-1.0, np.exp(-1.0)), (-9.0, np.exp(-5.0)), (9.0, np.exp(2.0))):
+        actor = {**state.params["actor"], "log_std": jnp.full(2, log_std)}
+        wide = dataclasses.replace(state, params={**state.params, "actor": actor})
+        mean = np.asarray(hnpg.act(CONFIG, wide, obs, key))
+        expected = np.clip(mean + std * noise, -1.0, 1.0)
+        np.testing.assert_allclose(
+            hnpg.act(CONFIG, wide, obs, key, explore=True), expected, atol=1e-5
+        )
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_advantages_by_hand(batch):
+    """A critic that says 3 everywhere leaves no advantage to the rollout's rows but rewards, and
+    none to the offline rows; standardised by the rows' weights."""
+    config = dataclasses.replace(CONFIG, offline_weight=0.5, gae_lambda=0.0)
+    state = INIT(config, jax.random.key(0), batch)
+    zero = jax.tree.map(jnp.zeros_like, state.params["critic"])
+    shift = {**zero, "out": {**zero["out"], "bias": jnp.full(1, 3.0)}}
+    state = dataclasses.replace(state, params={**state.params, "critic": shift})
+    actions, advantage, weight = hnpg._advantages(config, state, batch, jax.random.key(4))
+    expected_weight = np.array([1.0] * 6 + [0.5] * 2) / 7.0
+    raw = batch["rewards"] + 0.9 * batch["masks"] * 3.0 - 3.0
+    raw[6:] = 0.0
+    centred = raw - expected_weight @ raw
+    np.testing.assert_allclose(weight, expected_weight, rtol=1e-6)
+    spread = np.sqrt(expected_weight @ centred**2)
+    np.testing.assert_allclose(advantage, centred / spread, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(actions[:6], batch["actions"][:6])
+    assert not np.isclose(actions[6:], batch["actions"][6:]).any()
+
+
 PROBE = hnpg.Config(
     actor=SMALL,
     critic=SMALL,

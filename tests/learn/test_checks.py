@@ -105,6 +105,14 @@ def test_what_spans_several_steps_needs_to_know_the_episodes(span):
         )
 
 
+def test_single_steps_need_not_know_their_episodes():
+    single = without("episode_id", "terminated", "truncated")
+    offline.check(iql, IQL, single, LOOP)
+    for span in ({"n_step": 2}, {"chunk": 2}, {"frames": 2}):
+        with pytest.raises(ValueError, match="these lack episode_id, terminated, truncated"):
+            offline.check(iql, IQL, single, dataclasses.replace(LOOP, **span))
+
+
 def test_the_config_of_another_agent_is_named():
     with pytest.raises(ValueError, match=r"^iql takes a iql\.Config, got a td3bc\.Config$"):
         offline.train(iql, td3bc.Config(), TABLE, LOOP)
