@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,6 +71,37 @@ def test_uniform_actions_of_the_warm_up_are_of_their_env_step_and_end_with_it():
     episode.queue = [STILL]
     (action,) = behaviour.actions(None, [episode], 10, [{}])
     assert action is STILL
+
+
+class Four:
+    """An agent whose action has four numbers: what it sees first, and so on."""
+
+    @staticmethod
+    def act(config, state, obs, key, explore):
+        return obs[0] + jnp.arange(4.0)
+
+
+def test_a_chunk_of_the_policy_is_played_action_by_action():
+    recipe = Recipe(warmup_steps=0, chunk=2)
+    behaviour = Behaviour(Four, None, recipe, 0, 2, count=1, teacher=None)
+    episode = behaviour.begin(0, np.zeros(1, np.float32), 0, 0)
+    played = []
+    for step in range(3):
+        played += behaviour.actions(None, [episode], step, [{}])
+        episode.obs = episode.obs + 10.0
+    np.testing.assert_array_equal(played, [[0.0, 1.0], [2.0, 3.0], [20.0, 21.0]])
+
+
+@pytest.mark.parametrize(("chunk", "numbers"), [(1, 2), (3, 6)])
+def test_a_policy_of_shorter_or_longer_chunks_is_refused(chunk, numbers):
+    recipe = Recipe(warmup_steps=0, chunk=chunk)
+    behaviour = Behaviour(Four, None, recipe, 0, 2, count=1, teacher=None)
+    episode = behaviour.begin(0, np.zeros(1, np.float32), 0, 0)
+    with pytest.raises(ValueError, match=f"asks for {numbers} numbers an action, .* has 4;"):
+        behaviour.actions(None, [episode], 0, [{}])
+    episode.obs[0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"env step 7: the policy's action is .*nan"):
+        behaviour.actions(None, [episode], 7, [{}])
 
 
 def test_what_the_teacher_does_ends_the_chunk_under_way():

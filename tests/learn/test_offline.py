@@ -213,6 +213,27 @@ def test_several_seeds_are_counted_from_the_first():
     }
 
 
+def test_a_seed_has_one_key_for_its_parameters_and_another_for_its_rows():
+    """The same in every version, and beside other seeds."""
+    parts = [jax.random.key_data(jax.random.split(jax.random.key(seed))) for seed in (4, 5)]
+    many = offline._keys(dataclasses.replace(LOOP, seed=4, seeds=2))
+    alone = offline._keys(dataclasses.replace(LOOP, seed=5))
+    for index in range(2):
+        expected = np.stack([part[index] for part in parts])
+        np.testing.assert_array_equal(jax.random.key_data(many[index]), expected)
+        np.testing.assert_array_equal(jax.random.key_data(alone[index]), expected[1])
+
+
+def test_every_row_can_be_drawn_and_those_of_an_update_are_its_own():
+    keys = offline._keys(dataclasses.replace(LOOP, seeds=2))[1]
+    drawn = np.asarray(offline._draw(keys, 7, 3, 100))
+    assert drawn.shape == (2, 100)
+    assert [sorted(set(rows)) for rows in drawn.tolist()] == [[0, 1, 2]] * 2
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(offline._draw(keys[1], 7, 3, 100), drawn[1])
+    assert not np.array_equal(offline._draw(keys, 8, 3, 100), drawn)
+
+
 def test_data_of_just_the_size_that_the_device_takes_stay_on_it():
     data = {"rewards": np.zeros(5, np.float32), "actions": np.zeros((5, 2), np.float32)}
     for size, stays in ((60, True), (59, False)):
