@@ -149,6 +149,18 @@ def test_q_is_fitted_to_returns_and_to_td_before_the_policy_moves(batch):
 
 
 @pytest.mark.usefixtures("quick_compile")
+def test_the_losses_of_q_are_those_of_its_last_step(batch):
+    """Each step of a regression lowers what the next one sees."""
+    seen = []
+    for steps in (2, 3):
+        config = dataclasses.replace(CONFIG, iterations=1, critic_steps=steps, critic_lr=1e-3)
+        state = INIT(config, jax.random.key(0), batch)
+        _, metrics = jax.jit(hnpg._fit, static_argnums=0)(config, state, batch, jax.random.key(1))
+        seen.append(float(metrics["critic_loss"] + metrics["offline_critic_loss"]))
+    assert seen[1] < seen[0]
+
+
+@pytest.mark.usefixtures("quick_compile")
 def test_actions_of_a_row_do_not_depend_on_the_rows_behind_it(batch):
     state = INIT(CONFIG, jax.random.key(0), batch)
     obs = jnp.asarray(batch["observations"])

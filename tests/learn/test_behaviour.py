@@ -97,7 +97,9 @@ def test_a_policy_of_shorter_or_longer_chunks_is_refused(chunk, numbers):
     recipe = Recipe(warmup_steps=0, chunk=chunk)
     behaviour = Behaviour(Four, None, recipe, 0, 2, count=1, teacher=None)
     episode = behaviour.begin(0, np.zeros(1, np.float32), 0, 0)
-    with pytest.raises(ValueError, match=f"asks for {numbers} numbers an action, .* has 4;"):
+    with pytest.raises(
+        ValueError, match=f"chunk = {chunk} asks for {numbers} numbers an .* has 4;"
+    ):
         behaviour.actions(None, [episode], 0, [{}])
     episode.obs[0] = np.nan
     with pytest.raises(FloatingPointError, match=r"env step 7: the policy's action is .*nan"):
