@@ -49,6 +49,16 @@ def test_the_loss_of_q_by_hand():
     assert float(alone) == 2.5
 
 
+@pytest.mark.parametrize(
+    ("offline", "losses"), [([0.0], (9.0, 0.0)), ([1.0], (0.0, 9.0)), ([1.0, 1.0], (0.0, 9.0))]
+)
+def test_rows_of_one_kind_leave_the_loss_of_the_other_at_nothing(offline, losses):
+    offline = jnp.array(offline)
+    loss, metrics = hnpg.critic_loss(3.0 + offline, offline, offline, 2.0)
+    assert (float(metrics["critic_loss"]), float(metrics["offline_critic_loss"])) == losses
+    assert float(loss) == losses[0] + 2.0 * losses[1]
+
+
 @pytest.fixture
 def batch(batch):
     """Rows 0 to 5 are the rollout (3 terminated, 5 cut), 6 and 7 offline."""
