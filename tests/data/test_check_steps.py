@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 from robo_rl.data.check import CheckConfig, check
+from robo_rl.data.checks import step_replay
+from robo_rl.data.checks.machines import CannotPutError, shown_by
+from robo_rl.data.checks.sample import Sample
+from robo_rl.data.checks.step_replay import Steps
+from robo_rl.data.checks.view import view_of
 from robo_rl.data.episodes import Episode
 from robo_rl.data.provenance import Provenance, RewardLabel
 
@@ -351,3 +356,187 @@ def test_ordinary_policies_look_like_no_defect_without_the_environment_too(
     )
     report = check(dataset, CheckConfig(reward_samples=0))
     assert not {finding.code for finding in report.findings} - {"jump_suspected"}
+
+
+def unlike(episodes, share):
+    """As another version of the simulator gives them: off by a share of a usual change."""
+    rng = np.random.default_rng(0)
+    usual = np.percentile(
+        np.concatenate([abs(np.diff(e.observations, axis=0)) for e in episodes]), 90, axis=0
+    )
+    return changed(
+        episodes, "observations", lambda o: o + share * usual * rng.uniform(-1.0, 1.0, o.shape)
+    )
+
+
+def some(episodes, rewards, every):
+    """Every so many steps with another reward."""
+    return changed(
+        episodes, "rewards", lambda r: np.where(np.arange(len(r)) % every, r, rewards(r))
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "every", "severity", "confidence"),
+    [
+        (0.0, 5, "warning", "high"),
+        (0.0, 1, "error", "high"),
+        (0.004, 5, "warning", "medium"),
+        (0.004, 1, "error", "high"),
+    ],
+)
+def test_other_rewards_are_as_sure_as_the_simulator_is_the_same_or_they_are_many(
+    write, swimmer, good, share, every, severity, confidence
+):
+    off = unlike(good, share)
+    _, findings = found(write, swimmer, off)
+    assert findings == {}
+    _, findings = found(write, swimmer, some(off, lambda r: r + 0.05 * (1.0 + abs(r)), every))
+    assert set(findings) == {"reward_differs"}
+    assert findings["reward_differs"].severity == severity
+    assert findings["reward_differs"].confidence == confidence
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.0, 0.002), (0.004, 0.01)])
+def test_a_reward_may_be_off_by_more_in_another_version_of_the_simulator(
+    write, swimmer, good, share, least
+):
+    """By a hundredth of its size and one, in the same simulator by a five-hundredth."""
+    near = some(unlike(good, share), lambda r: r + 0.5 * least * (1.0 + abs(r)), 1)
+    assert found(write, swimmer, near)[1] == {}
+    far = some(unlike(good, share), lambda r: r + 1.6 * least * (1.0 + abs(r)), 1)
+    assert set(found(write, swimmer, far)[1]) == {"reward_differs"}
+
+
+@pytest.mark.parametrize(("share", "odd"), [(0.05, False), (0.6, True)])
+def test_steps_may_be_off_by_a_quarter_of_a_usual_change(write, swimmer, good, share, odd):
+    _, findings = found(write, swimmer, unlike(good, share))
+    assert ("step_differs" in findings) == odd
+
+
+def steps_of(env, episodes, samples=40):
+    views = tuple(view_of(number, episode) for number, episode in enumerate(episodes))
+    return Steps(Sample(views, True, ""), env, samples, 0, UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("row", "steps"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (12, [11, 12]),
+        (LIMIT - 1, [LIMIT - 2, LIMIT - 1]),
+        (LIMIT, [LIMIT - 1]),
+    ],
+)
+def test_of_a_suspected_row_the_steps_to_and_from_it_are_taken_again(swimmer, good, row, steps):
+    again = steps_of(swimmer, good)._near_places([(3, row), (99, row)])
+    assert [one.place for one in again] == [(3, step) for step in steps]
+
+
+def test_of_a_suspected_episode_four_different_steps_are_taken_again(swimmer, good):
+    again = steps_of(swimmer, good)._near_places([(3, None), (5, None)])
+    assert [one.place[0] for one in again] == [3] * 4 + [5] * 4
+    assert len({one.place for one in again}) == 8
+
+
+def test_sampled_steps_are_of_all_episodes_and_many_begin_or_end_one(good):
+    usable = [
+        (view, step)
+        for view in (view_of(number, episode) for number, episode in enumerate(good))
+        for step in range(LIMIT)
+    ]
+    places = [usable[i] for i in step_replay._spread(usable, 40, np.random.default_rng(0))]
+    assert len({(view.number, step) for view, step in places}) == 40
+    assert [(v.number, s) for v, s in places] == sorted((v.number, s) for v, s in places)
+    for end in (0, LIMIT - 1):
+        assert sum(step == end for _, step in places) >= 40 // 8
+    each = np.bincount([view.number for view, _ in places], minlength=len(good))
+    assert each.min() >= 3
+    every = step_replay._spread(usable, 10_000, np.random.default_rng(0))
+    assert every == list(range(len(usable)))
+
+
+class Pivot:
+    """A slide, an angle that shows by its sine and cosine, and a number that does not show."""
+
+    name = "Pivot"
+    period_s = 0.1
+
+    def __init__(self, rest=(0.0, 0.0, 0.0), pushes=0.0, turns=0.0, costs=0.0):
+        self.rest = np.array(rest)
+        self._moved = np.array([pushes, turns, 0.0])
+        self._costs = costs
+        self.put(self.rest)
+
+    def put(self, state):
+        self._now = np.array(state, np.float64)
+        return self._now.copy()
+
+    def state(self):
+        return self._now.copy()
+
+    def observe(self):
+        slide, angle, _ = self._now
+        return np.array([slide, np.sin(angle), np.cos(angle)])
+
+    def act(self, action):
+        hidden = self._now[2]
+        self._now = self._now + 0.1 * action[0] + hidden * self._moved
+        return self.observe(), 1.0 - self._costs * hidden, False
+
+    def cuts(self, shown):
+        return np.full(len(shown), np.inf)
+
+
+ONE = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+
+def shows(pivot):
+    return shown_by(pivot, ONE, np.random.default_rng(0))
+
+
+def test_what_an_observation_tells_of_a_state_is_found_by_trying():
+    shown = shows(Pivot())
+    assert shown.state_of.tolist() == [0, -1, -1]
+    assert shown.told.tolist() == [1]
+    assert shown.followed.all()
+    assert shown.judged.all()
+    assert shown.pays
+
+
+def test_what_does_not_show_is_told_apart_by_what_it_moves():
+    assert not shows(Pivot(costs=1.0)).pays
+    pushed = shows(Pivot(pushes=1.0))
+    assert pushed.followed.all()
+    assert pushed.judged.tolist() == [False, True, True]
+    with pytest.raises(CannotPutError, match="2 numbers of the state of Pivot do not show"):
+        shows(Pivot(turns=1.0))
+
+
+@pytest.mark.parametrize("angle", [0.3, -1.0, 2.5, -3.0])
+def test_a_state_is_found_that_shows_an_observation(angle):
+    seen = np.array([0.4, np.sin(angle), np.cos(angle)])
+    state = shows(Pivot()).state(seen, np.random.default_rng(0))
+    np.testing.assert_allclose(state, [0.4, angle, 0.0], atol=1e-4)
+
+
+@pytest.mark.parametrize("turn", [-2.0 * np.pi, 0.0, 4.0 * np.pi])
+def test_an_angle_is_found_within_half_a_turn_of_where_the_machine_rests(turn):
+    shown = shows(Pivot(rest=(0.0, turn, 0.0)))
+    for angle in (-2.9, 0.5, 2.9):
+        seen = np.array([0.0, np.sin(angle), np.cos(angle)])
+        state = shown.state(seen, np.random.default_rng(0))
+        assert state[1] == pytest.approx(turn + angle, abs=1e-4)
+
+
+def test_no_state_shows_a_sine_and_a_cosine_that_do_not_fit():
+    assert shows(Pivot()).state(np.array([0.4, 0.9, 0.9]), np.random.default_rng(0)) is None
+
+
+def test_an_angle_by_its_sine_may_be_a_whole_turn_away_either_way():
+    state = np.array([0.4, 2.5, 0.1])
+    before = state.copy()
+    turned = shows(Pivot()).turned(state)
+    np.testing.assert_allclose(turned, [[0.4, 2.5 + 2 * np.pi, 0.1], [0.4, 2.5 - 2 * np.pi, 0.1]])
+    np.testing.assert_array_equal(state, before)
