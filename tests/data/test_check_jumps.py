@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from robo_rl.data.check import check
+from robo_rl.data.checks.jumps import JumpsCheck
+from robo_rl.data.checks.view import view_of
 from robo_rl.data.episodes import Episode
-from robo_rl.data.provenance import Provenance, RewardLabel
+from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
 
 SPACE = gymnasium.spaces.Box(-np.inf, np.inf, (6,), np.float32)
 UNKNOWN = Provenance(None, RewardLabel("none", "1"))
@@ -128,3 +130,151 @@ def test_a_walker_put_back_to_its_start_is_seen_although_it_jerks_as_hard_by_its
     bad = glued([walker(100), walker(100)])
     dataset = write([*clean, bad], "b-v0", UNKNOWN, observation_space=SPACE)
     assert found(check(dataset))["reset_inside"].places == ((12, 99),)
+
+
+def walker(rng, steps):
+    """Its velocities change at random; episodes begin alike."""
+    rows = rng.normal(0.0, 1.0, (steps + 1, 6))
+    rows[0] *= 0.01
+    return dataclasses.replace(arm(rng, steps), observations=rows.astype(np.float32))
+
+
+@pytest.mark.parametrize(("count", "enough"), [(7, False), (8, True)])
+def test_a_return_to_a_first_state_is_told_from_eight_episodes_on(write, count, enough):
+    rng = np.random.default_rng(0)
+    episodes = [walker(rng, 100) for _ in range(count - 1)]
+    episodes.append(glued([walker(rng, 100), walker(rng, 100)]))
+    report = check(write(episodes, provenance=UNKNOWN, observation_space=SPACE))
+    assert ("reset_inside" in found(report)) == enough
+    assert ("episodes are too few" in report.partial.get("jumps", "")) == (not enough)
+
+
+@pytest.mark.parametrize(("steps", "enough"), [(59, False), (60, True)])
+def test_jumps_are_looked_for_from_sixty_steps_on(write, steps, enough):
+    rng = np.random.default_rng(0)
+    report = check(write([arm(rng, steps)], provenance=UNKNOWN, observation_space=SPACE))
+    assert ("jumps" in report.skipped) == (not enough)
+    assert ("jumps" in report.partial) == enough
+
+
+@pytest.mark.parametrize(("active", "judged"), [(1, False), (2, True)])
+def test_one_number_alone_may_be_a_switch_and_is_not_looked_at(write, active, judged):
+    rng = np.random.default_rng(0)
+
+    def resting(episode):
+        rows = episode.observations.copy()
+        rows[:, active:] = rows[0, active:]
+        return dataclasses.replace(episode, observations=rows)
+
+    episodes = [resting(arm(rng, 60)) for _ in range(3)]
+    report = check(write(episodes, provenance=UNKNOWN, observation_space=SPACE))
+    assert ("jumps" in report.skipped) == (not judged)
+
+
+@pytest.mark.parametrize(
+    ("jerked", "odd"), [((0,), False), ((0, 1), True), ((3, 5), True), (range(6), True)]
+)
+def test_a_jump_is_suspected_where_two_of_six_numbers_jerk_at_once(write, jerked, odd):
+    """A quarter of them, and never one alone."""
+    rng = np.random.default_rng(0)
+    episodes = [arm(rng, 60) for _ in range(4)]
+    rows = episodes[2].observations.copy()
+    rows[31:, list(jerked)] += 1.0
+    episodes[2] = dataclasses.replace(episodes[2], observations=rows)
+    report = check(write(episodes, provenance=UNKNOWN, observation_space=SPACE))
+    if odd:
+        assert found(report)["jump_suspected"].places == ((2, 30),)
+    else:
+        assert "jump_suspected" not in found(report)
+
+
+@pytest.mark.parametrize("row", [1, 60])
+def test_a_jump_in_the_first_or_last_step_is_suspected_too(write, row):
+    rng = np.random.default_rng(0)
+    episodes = [arm(rng, 60) for _ in range(4)]
+    rows = episodes[2].observations.copy()
+    rows[row:] += 1.0
+    episodes[2] = dataclasses.replace(episodes[2], observations=rows)
+    report = check(write(episodes, provenance=UNKNOWN, observation_space=SPACE))
+    assert found(report)["jump_suspected"].places == ((2, row - 1),)
+
+
+def placed(qpos, qvel=None):
+    """A recording that shows nothing but what its infos hold."""
+    steps = len(qpos) - 1
+    infos = {"qpos": qpos} if qvel is None else {"qpos": qpos, "qvel": qvel}
+    ends = np.arange(steps) == steps - 1
+    return view_of(
+        0,
+        Episode(
+            observations=np.zeros((steps + 1, 1), np.float32),
+            actions=np.zeros((steps, 1), np.float32),
+            rewards=np.zeros(steps),
+            terminations=np.zeros(steps, bool),
+            truncations=ends,
+            infos=infos,
+        ),
+    )
+
+
+def impossible(view, layout, hz=10.0):
+    checked = JumpsCheck([view], Provenance(hz, RewardLabel("none", "1"), layout=layout))
+    checked.see(view)
+    return [place for one in checked.findings() if one.code == "jump" for place in one.places]
+
+
+@pytest.mark.parametrize(
+    ("hz", "joint", "moved", "odd"),
+    [
+        (10.0, 0, 0.268, False),
+        (10.0, 0, 0.272, True),
+        (10.0, 0, -0.272, True),
+        (10.0, 1, 0.518, False),
+        (10.0, 1, 0.522, True),
+        (20.0, 0, 0.143, False),
+        (20.0, 0, 0.147, True),
+    ],
+)
+def test_a_joint_may_go_a_quarter_beyond_its_velocity_and_a_little(hz, joint, moved, odd):
+    """At 2 rad/s and 10 Hz 0.2 rad in a step, a quarter more, and 0.02 rad: 0.27 rad."""
+    qpos = np.zeros((30, 4))
+    qpos[12:, 1 + joint] = moved
+    qpos[20:, 0] = 9.0  # no joint of the arm, whose numbers begin with the second
+    qpos[22:, 3] = 9.0
+    layout = StateLayout(velocity_rad_s=(2.0, 4.0), arm_qpos=1)
+    assert impossible(placed(qpos), layout, hz) == ([(0, 11)] if odd else [])
+
+
+@pytest.mark.parametrize(
+    ("hz", "speed", "after", "moved", "odd"),
+    [
+        (10.0, 0.0, 0.0, 0.395, False),
+        (10.0, 0.0, 0.0, 0.405, True),
+        (10.0, 2.0, 0.0, 0.595, False),
+        (10.0, 2.0, 0.0, 0.605, True),
+        (10.0, 0.0, 2.0, 0.595, False),
+        (20.0, 0.0, 0.0, 0.098, False),
+        (20.0, 0.0, 0.0, 0.102, True),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_body_goes_as_far_as_its_speed_and_the_strongest_push(hz, speed, after, moved, odd, axis):
+    """At rest, 40 m/s^2 for a tenth of a second make 4 m/s and 0.4 m at most; at 2 m/s 0.6 m."""
+    qpos, qvel = np.zeros((30, 9)), np.zeros((30, 8))
+    qpos[12:, 2 + axis] = moved
+    qvel[11, 1 + axis], qvel[12, 1 + axis] = speed, after
+    qpos[20:, 5:] = 9.0  # how it is turned
+    qpos[22:, :2] = 9.0
+    layout = StateLayout(velocity_rad_s=(), object_qpos=(2,), object_qvel=(1,))
+    assert impossible(placed(qpos, qvel), layout, hz) == ([(0, 11)] if odd else [])
+
+
+def test_bodies_are_not_judged_where_their_numbers_are_not_recorded():
+    qpos, qvel = np.zeros((30, 5)), np.zeros((30, 5))
+    qpos[12:, 2:] = 9.0
+    for place, speed in ((3, 2), (2, 3)):
+        layout = StateLayout(velocity_rad_s=(), object_qpos=(place,), object_qvel=(speed,))
+        assert impossible(placed(qpos, qvel), layout) == []
+    layout = StateLayout(velocity_rad_s=(), object_qpos=(2,), object_qvel=(2,))
+    assert impossible(placed(qpos, qvel), layout) == [(0, 11)]
+    assert impossible(placed(qpos), layout) == []
