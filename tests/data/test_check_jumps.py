@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from robo_rl.data.check import check
-from robo_rl.data.checks.jumps import JumpsCheck
+from robo_rl.data.checks import jumps
+from robo_rl.data.checks.jumps import JumpsCheck, Usual
 from robo_rl.data.checks.view import view_of
 from robo_rl.data.episodes import Episode
 from robo_rl.data.provenance import Provenance, RewardLabel, StateLayout
@@ -278,3 +279,29 @@ def test_bodies_are_not_judged_where_their_numbers_are_not_recorded():
     layout = StateLayout(velocity_rad_s=(), object_qpos=(2,), object_qvel=(2,))
     assert impossible(placed(qpos, qvel), layout) == [(0, 11)]
     assert impossible(placed(qpos), layout) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "odd"),
+    [(100.0, 3.4, True), (100.0, 3.6, False), (36.0, 0.0, True), (34.0, 0.0, False)],
+)
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_return_leads_from_far_away_to_within_the_reach_of_first_states(before, after, odd, sign):
+    """In deviations of the first states: 35 away before it, and 3.5 after it."""
+    middle, spread = np.arange(6.0), np.linspace(0.5, 2.0, 6)
+    usual = Usual("observations", middle, middle, 2, np.stack([middle, spread]), spread, True)
+    away = np.array([200.0, before, after, 0.0, 0.0])[:, None] * np.r_[sign, np.ones(5)]
+    assert jumps._starting(middle + away * spread, usual).tolist() == [False, odd, False, False]
+
+
+@pytest.mark.parametrize(("closer", "known"), [(1.95, False), (2.06, True)])
+def test_first_states_are_known_where_all_numbers_together_make_them_likely(closer, known):
+    """By twelve nats, two for each of six numbers: they lie e^2 times as close as other rows."""
+    rng = np.random.default_rng(0)
+    views = []
+    for number in range(8):
+        episode = arm(rng, 100)
+        rows = rng.choice([-1.0, 1.0], (101, 6))
+        rows[0] = (-1.0) ** number * np.exp(-closer)
+        views.append(view_of(number, dataclasses.replace(episode, observations=rows)))
+    assert jumps._usual(views).start_known == known

@@ -4,6 +4,7 @@ Each defect is put into clean episodes that no finding is made of.
 """
 
 import dataclasses
+import json
 import statistics
 
 import gymnasium
@@ -12,9 +13,9 @@ import pytest
 
 from robo_rl.data.check import check
 from robo_rl.data.checks import actions as actions_check
-from robo_rl.data.checks import sample
+from robo_rl.data.checks import clocks, labels, sample, still
 from robo_rl.data.checks.meaning import judge
-from robo_rl.data.checks.motion import motion_of
+from robo_rl.data.checks.motion import motion_of, two_groups
 from robo_rl.data.checks.sample import Sample
 from robo_rl.data.checks.view import view_of
 from robo_rl.data.episodes import Episode
@@ -737,3 +738,253 @@ def test_what_most_rows_show_is_no_mark(good, share, odd):
     missing = np.arange(STEPS + 1) % 20 < 20 * share
     marked = each(good, observations=lambda o: np.c_[o, np.where(missing, -999.0, o[:, 1])])
     assert ("sentinel" in codes(marked)) == odd
+
+
+def ending(lengths, marked, env_limit=None):
+    """Episodes of some lengths, the chosen ones terminated; what they are found to be."""
+    whole = push(0, max(lengths))
+    episodes = []
+    for number, steps in enumerate(lengths):
+        last = np.arange(steps) == steps - 1
+        ended = last & (number in marked)
+        episodes.append(
+            dataclasses.replace(whole.span(0, steps), terminations=ended, truncations=last & ~ended)
+        )
+    metadata = {"total_episodes": len(episodes), "data_format": "hdf5"}
+    if env_limit is not None:
+        spec = {"id": "CartPole-v1", "max_episode_steps": env_limit}
+        spec |= {"entry_point": None, "reward_threshold": None, "nondeterministic": False}
+        spec |= {"order_enforce": True, "disable_env_checker": False, "kwargs": {}}
+        metadata["env_spec"] = json.dumps(
+            {**spec, "additional_wrappers": [], "vector_entry_point": None}
+        )
+    views = tuple(view_of(number, episode) for number, episode in enumerate(episodes))
+    told, unknown = labels.label_findings(Dataset(None, metadata), views)
+    return {one.code: one for one in told}, unknown
+
+
+@pytest.mark.parametrize(
+    ("full", "shorter", "odd"),
+    [(2, 20, False), (3, 20, True), (3, 27, True), (3, 28, False), (4, 36, True), (4, 37, False)],
+)
+def test_a_limit_is_where_three_episodes_and_a_tenth_of_them_end(full, shorter, odd):
+    lengths = [40] * full + [10 + number % 26 for number in range(shorter)]
+    found, _ = ending(lengths, range(full))
+    assert ("limit_terminated" in found) == odd
+    if odd:
+        assert found["limit_terminated"].confidence == "low"
+        assert found["limit_terminated"].of == full + shorter
+
+
+@pytest.mark.parametrize(("marked", "odd"), [(7, False), (8, True)])
+def test_a_limit_is_marked_terminated_in_four_fifths_of_its_episodes(marked, odd):
+    found, _ = ending([40] * 10, range(marked))
+    assert ("limit_terminated" in found) == odd
+    if odd:
+        assert found["limit_terminated"].count == marked
+
+
+@pytest.mark.parametrize(
+    ("near", "env_limit", "confidence"),
+    [
+        ([37, 38, 39, 37, 39], None, "low"),
+        ([37, 38, 39, 37, 39, 38], None, None),
+        ([36] * 9, None, "low"),
+        ([37] * 6, 40, "high"),
+        ([37] * 6, 41, None),
+        ([37] * 6, 39, None),
+    ],
+)
+def test_ends_just_before_the_greatest_length_are_no_limit_unless_it_is_the_environments(
+    near, env_limit, confidence
+):
+    found, _ = ending([40] * 10 + near, range(10), env_limit)
+    assert ("limit_terminated" in found) == (confidence is not None)
+    if confidence is not None:
+        assert found["limit_terminated"].confidence == confidence
+
+
+@pytest.mark.parametrize(("count", "told"), [(7, False), (8, True)])
+def test_limits_and_constant_rewards_are_told_from_eight_episodes_on(count, told):
+    found, unknown = ending([40] * count + [1, 1], range(count))
+    assert ("limit_terminated" in found) == told
+    assert any(f"time limits cannot be told: {count} ep" in one for one in unknown) == (not told)
+
+
+def rewarded(rewards):
+    """What the labels of episodes with these rewards are found to be."""
+    whole = push(0, len(rewards[0]))
+    views = [
+        view_of(number, dataclasses.replace(whole, rewards=np.asarray(row)))
+        for number, row in enumerate(rewards)
+    ]
+    metadata = {"total_episodes": len(views), "data_format": "hdf5"}
+    told, _ = labels.label_findings(Dataset(None, metadata), views)
+    return {one.code: one for one in told}
+
+
+def test_rewards_that_differ_between_episodes_only_are_constant_too():
+    def found(values):
+        return rewarded([np.full(20, value) for value in values])
+
+    assert "every step pays -3.2" in found([-3.2] * 8)["reward_constant"].message
+    mixed = found([-3.2, 0.7] * 4)["reward_constant"]
+    assert "no episode's reward varies" in mixed.message
+    assert mixed.count == mixed.of == 160
+    assert "reward_constant" not in found([-3.2] * 7)
+    assert "reward_constant" not in found([-3.2] * 7 + [-1.0])
+
+
+@pytest.mark.parametrize(
+    ("middle", "reach", "off", "odd"),
+    [
+        (0.0, 1.0, 194.0, False),
+        (0.0, 1.0, 200.0, True),
+        (0.0, 1.0, -194.0, False),
+        (0.0, 1.0, -200.0, True),
+        (10.0, 1.0, 990.0, False),
+        (10.0, 1.0, 1010.0, True),
+        (-10.0, 1.0, 1010.0, True),
+        (0.0, 1.0, 1e39, False),
+    ],
+)
+def test_a_wild_reward_is_a_hundred_times_the_range_or_the_middle_away(middle, reach, off, odd):
+    """Nearly all of the rewards lie within 0.98 of the middle; what float32 does not hold is told
+    elsewhere."""
+    rewards = np.tile(middle + reach * np.linspace(-1.0, 1.0, 101), (8, 1))
+    rewards[3, 40] = middle + off
+    found = rewarded(rewards)
+    assert ("reward_spike" in found) == odd
+    if odd:
+        assert found["reward_spike"].places == ((3, 40),)
+
+
+@pytest.mark.parametrize(("episodes", "wild", "odd"), [(8, 1, True), (8, 2, False), (200, 2, True)])
+def test_wild_rewards_are_few(episodes, wild, odd):
+    """One, or as many as a hundredth of the episodes; more are a part of the task."""
+    rewards = np.tile(np.linspace(-1.0, 1.0, 51), (episodes, 1))
+    rewards[:wild, 20] = 1e4
+    assert ("reward_spike" in rewarded(rewards)) == odd
+
+
+@pytest.mark.parametrize(("single", "odd"), [(9, False), (10, True)])
+def test_a_recording_is_split_where_half_of_its_episodes_are_single_steps(single, odd):
+    found, _ = ending([1] * single + [20] * 10, ())
+    assert ("single_steps" in found) == odd
+
+
+@pytest.mark.parametrize(
+    ("inverted", "right", "odd"), [(2, 0, False), (3, 0, True), (8, 2, True), (7, 3, False)]
+)
+def test_success_is_inverted_where_it_is_so_in_four_fifths_of_three_ends(inverted, right, odd):
+    last = np.arange(21) == 20
+    episodes = [
+        dataclasses.replace(
+            push(number, 20),
+            terminations=last[1:],
+            truncations=last[1:] & False,
+            infos={"success": ~last if number < inverted else last},
+        )
+        for number in range(inverted + right)
+    ]
+    found = codes(episodes)
+    assert ("success_differs" in found) == odd
+    if odd:
+        assert found["success_differs"].count == inverted
+
+
+def held(rows, first, count):
+    """Some rows repeat the one before them."""
+    rows = rows.copy()
+    rows[first + 1 : first + 1 + count] = rows[first]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "odd"), [(80, 15, False), (80, 16, True), (40, 9, False), (40, 10, True)]
+)
+def test_sensors_are_frozen_that_stand_still_for_a_fifth_and_ten_steps(steps, count, odd):
+    episodes = [push(seed, steps) for seed in range(8)]
+    found = codes(each(episodes, observations=lambda o: held(o, 12, count)))
+    assert ("frozen" in found) == odd
+    assert ("rows_repeated" in found) == (not odd)
+    if not odd:
+        assert found["rows_repeated"].places[:2] == ((0, 13), (0, 14))
+        assert found["rows_repeated"].count == 8 * count
+
+
+@pytest.mark.parametrize(("clean", "odd"), [(19, True), (20, False)])
+def test_sensors_that_froze_in_one_of_twenty_episodes_are_told(clean, odd):
+    episodes = [push(seed, 40) for seed in range(clean + 1)]
+    episodes[3] = each([episodes[3]], observations=lambda o: held(o, 12, 20))[0]
+    assert ("frozen" in codes(episodes)) == odd
+
+
+@pytest.mark.parametrize(("repeated", "odd"), [(9, False), (10, True)])
+def test_repeated_rows_are_told_from_a_fiftieth_of_the_steps_on(repeated, odd):
+    """Of 480, that is 9.6."""
+    episodes = [push(seed, 40) for seed in range(12)]
+    for number in range(repeated):
+        episodes[number] = each([episodes[number]], observations=lambda o: held(o, 12, 1))[0]
+    assert ("rows_repeated" in codes(episodes)) == odd
+
+
+@pytest.mark.parametrize(("repeated", "odd"), [(5, False), (6, True)])
+def test_last_rows_that_repeat_are_told_where_half_of_the_episodes_have_them(repeated, odd):
+    episodes = [push(seed, 40) for seed in range(12)]
+    for number in range(repeated):
+        episodes[number] = each([episodes[number]], observations=lambda o: held(o, 39, 1))[0]
+    found = codes(episodes)
+    assert ("last_repeated" in found) == odd
+    if odd:
+        assert found["last_repeated"].places[0] == (0, 40)
+
+
+@pytest.mark.parametrize(("high", "odd"), [(8.8, False), (9.3, True)])
+def test_a_spike_is_ten_times_the_usual_range_away_from_its_neighbours(high, odd):
+    """Nine tenths of a number that climbs from 0 to 1 are 0.9 apart."""
+    rows = [np.linspace(0.0, 1.0, 101) for _ in range(8)]
+    rows[2][40] += high
+    views = [
+        view_of(
+            number,
+            Episode(row[:, None], np.zeros((100, 1)), row[1:], np.zeros(100, bool), row[1:] == 1.0),
+        )
+        for number, row in enumerate(rows)
+    ]
+    (told,) = still.spike_findings(motion_of(views)) or [None]
+    assert (told is not None) == odd
+    if odd:
+        assert told.places == ((2, 40),)
+
+
+def test_two_groups_are_as_clear_as_their_gap_is_wide_against_them():
+    values = np.array([3.5, 0.0, 4.0, 0.5, np.nan, 3.0, 1.0])
+    how, upper = two_groups(values)
+    assert how == pytest.approx(2.0)
+    assert values[upper].tolist() == [3.5, 4.0, 3.0]
+    pair = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 9.0, 9.1])
+    assert two_groups(pair)[0] < 0.1  # two are no group
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "gap", "smaller"),
+    [
+        (3, 3, 3.5, "upper"),
+        (3, 2, 9.0, None),
+        (10, 9, 2.5, None),
+        (10, 9, 3.5, "upper"),
+        (9, 10, 3.5, "lower"),
+        (10, 10, 1.2, None),
+        (10, 10, 1.5, "upper"),
+    ],
+)
+def test_groups_of_few_must_be_clearer_and_the_smaller_is_told(lower, upper, gap, smaller):
+    """Each group is 1 wide; from twenty on a gap of 1.3 is clear, among fewer one of 3."""
+    values = np.r_[np.linspace(0.0, 1.0, lower), 1.0 + gap + np.linspace(0.0, 1.0, upper), np.nan]
+    few = clocks.clear(values)
+    if smaller is None:
+        assert few is None
+    else:
+        numbers = range(lower) if smaller == "lower" else range(lower, lower + upper)
+        assert np.flatnonzero(few).tolist() == list(numbers)
