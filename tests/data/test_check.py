@@ -11,7 +11,10 @@ from minari.dataset.minari_storage import MinariStorage
 
 from robo_rl.data import check as checking
 from robo_rl.data.check import CheckConfig, check, store_report
+from robo_rl.data.checks import sample
+from robo_rl.data.episodes import Episode
 from robo_rl.data.minari_io import Provenance, RewardLabel, StateLayout
+from robo_rl.data.report import Places, Severity, finding
 
 UNPLACED = Provenance(None, RewardLabel("environment", "1"))
 
@@ -605,3 +608,101 @@ def test_the_table_has_a_line_for_each_result_errors_first_and_says_each_thing_o
         [line] = [line for line in lines if said in line]
         assert line.count(said) == 1
         assert line.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "share"),
+    [(1, 3, "(33 %)"), (3, 3, "(1e+02 %)"), (1, 180, "(0.56 %)"), (1, 0, "(1e+02 %)")],
+)
+def test_a_finding_says_how_large_its_share_is(count, of, share):
+    places = [(number, None) for number in range(count)]
+    (told,) = finding(Severity.WARNING, "odd", "it is", places, of, "look")
+    assert told.message == f"it is {share}"
+    assert (told.count, told.of) == (count, of)
+    assert finding(Severity.WARNING, "odd", "it is", [], of, "look") == []
+
+
+def test_places_are_counted_and_the_first_five_are_shown_in_their_order():
+    places = Places([(2, 1), (0, 7), (2, None), (0, 3)])
+    assert places.shown == [(0, 3), (0, 7), (2, None), (2, 1)]
+    places.add_steps(3, np.array([4, 5, 6]))
+    assert (places.count, places.shown[4:]) == (7, [(3, 4)])
+    places.add(9)
+    places.add_steps(10, np.array([1]))
+    assert (places.count, len(places.shown)) == (9, 5)
+    several = Places()
+    several.add_steps(1, np.array([2, 8]))
+    several.add(4)
+    assert several.shown == [(1, 2), (1, 8), (4, None)]
+
+
+def test_columns_of_a_table_begin_below_each_other(write, clean):
+    lines = check(write([edit(clean[0], rewards={3: np.nan}), *clean[1:]])).table().splitlines()
+    head = lines[2]
+    rows = lines[3 : lines.index("", 3)]
+    for name in ("check", "count", "where (episode:step)", "what"):
+        place = head.index(name)
+        assert all(row[place - 2 : place].strip() == "" for row in rows)
+        assert any(len(row) > place and row[place] != " " for row in rows)
+    assert head.index("check") == 2 + max(len(row.split()[0]) for row in [head, *rows])
+
+
+class Stored:
+    """Episodes as a dataset gives them, those asked for."""
+
+    def __init__(self, episodes):
+        self._episodes = episodes
+        self.asked = []
+
+    def numbered_episodes(self, numbers, _failed):
+        for number in numbers:
+            self.asked.append(number)
+            yield number, self._episodes[number]
+
+
+def test_a_sample_is_spread_over_all_episodes(episode):
+    stored = Stored([episode(0, 2)] * 500)
+    drawn = sample.draw(stored, 500)
+    numbers = [view.number for view in drawn.views]
+    assert len(numbers) == 200
+    assert numbers == sorted(numbers)
+    assert (numbers[0], numbers[-1]) == (0, 499)
+    assert set(np.diff(numbers)) == {2, 3}
+    assert not drawn.whole
+    assert drawn.reason == "200 of 500 episodes, 400 steps"
+    assert stored.asked != numbers  # so that those read before a limit are spread, too
+
+
+def test_a_sample_of_few_short_episodes_is_the_whole(episode):
+    drawn = sample.draw(Stored([episode(0, 2)] * 200), 200)
+    assert drawn.whole
+    assert len(drawn.views) == 200
+
+
+def wide(steps, width, pictures=0):
+    """Each step of `width` float32 numbers and as many bytes of pictures as is said."""
+    shown = np.zeros((steps + 1, width), np.float32)
+    return Episode(
+        observations={"state": shown, "camera": np.zeros((steps + 1, 1, pictures), np.uint8)},
+        actions=np.zeros((steps, 0), np.float32),
+        rewards=np.zeros(steps, np.float32),
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+    )
+
+
+def test_of_long_episodes_a_sample_has_the_beginning_and_four_of_them_fill_it():
+    """4 MiB of each, and 16 MiB of all, reached with the fifth."""
+    long = wide(2047, 1024)  # 8 MiB, and the rewards
+    drawn = sample.draw(Stored([long] * 9), 9)
+    assert len(drawn.views) == 5
+    assert {view.steps for view in drawn.views} == {1022}
+    assert not drawn.whole
+    assert drawn.reason == "5 of 9 episodes, 5110 steps, long ones by their beginning"
+
+
+def test_pictures_fill_no_sample_and_are_read_up_to_96_mib():
+    drawn = sample.draw(Stored([wide(15, 4, 2**20)] * 9), 9)  # 16 MiB each
+    assert len(drawn.views) == 6
+    assert all(view.steps == 15 for view in drawn.views)
+    assert drawn.views[0].episode.observations["camera"].shape == (16, 0, 0)

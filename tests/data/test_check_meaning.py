@@ -765,7 +765,7 @@ def ending(lengths, marked, env_limit=None):
 
 @pytest.mark.parametrize(
     ("full", "shorter", "odd"),
-    [(2, 20, False), (3, 20, True), (3, 27, True), (3, 28, False), (4, 36, True), (4, 37, False)],
+    [(2, 10, False), (3, 20, True), (3, 27, True), (3, 28, False), (4, 36, True), (4, 37, False)],
 )
 def test_a_limit_is_where_three_episodes_and_a_tenth_of_them_end(full, shorter, odd):
     lengths = [40] * full + [10 + number % 26 for number in range(shorter)]

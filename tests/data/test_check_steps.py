@@ -409,7 +409,7 @@ def test_a_reward_may_be_off_by_more_in_another_version_of_the_simulator(
     assert set(found(write, swimmer, far)[1]) == {"reward_differs"}
 
 
-@pytest.mark.parametrize(("share", "odd"), [(0.05, False), (0.4, True)])
+@pytest.mark.parametrize(("share", "odd"), [(0.05, False), (0.2, True)])
 def test_steps_may_be_off_by_a_quarter_of_a_usual_change(write, swimmer, good, share, odd):
     _, findings = found(write, swimmer, unlike(good, share))
     assert ("step_differs" in findings) == odd
@@ -538,3 +538,11 @@ def test_an_angle_by_its_sine_may_be_a_whole_turn_away_either_way():
     turned = shows(Pivot()).turned(state)
     np.testing.assert_allclose(turned, [[0.4, 2.5 + 2 * np.pi, 0.1], [0.4, 2.5 - 2 * np.pi, 0.1]])
     np.testing.assert_array_equal(state, before)
+
+
+@pytest.mark.parametrize("turns", [-3, -1, 0, 1, 2])
+def test_whole_turns_are_taken_off_an_angle_that_was_found(turns):
+    shown = shows(Pivot())
+    seen = np.array([0.4, np.sin(2.5), np.cos(2.5)])
+    state = shown._unwound(np.array([0.4, 2.5 + 2.0 * np.pi * turns, 0.0]), seen)
+    np.testing.assert_allclose(state, [0.4, 2.5, 0.0], atol=1e-4)
