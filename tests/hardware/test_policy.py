@@ -394,3 +394,46 @@ def test_the_bounds_of_actions_are_those_of_the_unit_box_unless_they_are_told():
     np.testing.assert_array_equal(one.low, [-0.5, -0.5])
     np.testing.assert_array_equal(one.high, [0.2, 0.4])
     assert one.chunk == 3
+
+
+def test_an_action_without_bounds_is_between_minus_one_and_one_in_float32():
+    spec = ActionSpec.from_json({"size": 2})
+    np.testing.assert_array_equal(spec.low, [-1.0, -1.0])
+    np.testing.assert_array_equal(spec.high, [1.0, 1.0])
+    assert (spec.dtype, spec.names, spec.chunk) == ("float32", (), 1)
+    upper = ActionSpec.from_json({"size": 1, "high": [3.0]})
+    np.testing.assert_array_equal(upper.scaled(np.array([-1.0, 0.0, 1.0])[:, None]).T, [[-1, 1, 3]])
+    lower = ActionSpec.from_json({"size": 1, "low": [-3.0]})
+    np.testing.assert_array_equal(
+        lower.scaled(np.array([-1.0, 0.0, 1.0])[:, None]).T, [[-3, -1, 1]]
+    )
+
+
+@pytest.mark.parametrize("about", [{"size": 0}, {"size": -1}, {"size": 1, "chunk": 0}])
+def test_an_action_of_nothing_is_refused(about):
+    with pytest.raises(PolicyError, match="both must be >= 1"):
+        ActionSpec.from_json(about)
+
+
+def test_bounds_that_meet_leave_one_action():
+    spec = ActionSpec.from_json({"size": 1, "low": [2.0], "high": [2.0]})
+    np.testing.assert_array_equal(spec.scaled(np.array([[-1.0], [0.3], [1.0]])), [[2.0]] * 3)
+
+
+def test_an_array_larger_than_a_part_comes_back_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PART", 64)
+    arrays = {
+        "a": np.arange(1000.0).reshape(50, 20),
+        "b": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "c": np.float32(7.0),
+    }
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    read = files._read_arrays(tmp_path / "arrays.npz")
+    assert set(read) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].shape == np.shape(array)
+
+
+def test_the_formats_that_are_read_are_the_first_and_the_second():
+    assert files.READ_FORMATS == (1, 2)

@@ -187,3 +187,21 @@ def test_an_object_that_is_not_free_is_refused():
         build_scene(UR5E_KIT, furnish, objects=("wall",))
     with pytest.raises(ValueError, match=r"'puck' must be .* no such body"):
         build_scene(UR5E_KIT, objects=("puck",))
+
+
+def test_the_ur5es_own_world_is_seen_as_ogbenchs_scene_is():
+    """The same camera, depth range and lights, so that pictures of the two are alike."""
+    ours, theirs = build_scene(UR5E_KIT).model, scenes.compile_cube_scene("single").model
+    a, b = ours.camera("front"), theirs.camera("front")
+    np.testing.assert_allclose(a.pos, b.pos, atol=1e-6)
+    np.testing.assert_allclose(a.quat, b.quat, atol=1e-6)
+    assert a.fovy == b.fovy
+    np.testing.assert_allclose(ours.stat.center, theirs.stat.center)
+    assert ours.stat.extent == pytest.approx(theirs.stat.extent)
+    assert ours.vis.map.znear == pytest.approx(theirs.vis.map.znear)
+    assert ours.vis.map.zfar == pytest.approx(theirs.vis.map.zfar)
+    assert ours.nlight == theirs.nlight
+
+
+def test_the_arm_and_its_gripper_bring_no_key_frames():
+    assert UR5E_KIT.model().nkey == build_scene(UR5E_KIT).model.nkey == 0

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.guard.shaping import Shaper, same
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 
 ONE = dataclasses.replace(
@@ -149,3 +149,54 @@ def test_the_way_of_a_stop_by_hand():
     np.testing.assert_allclose(shaper.stop_way_s(np.zeros(6)), 0.01)
     np.testing.assert_allclose(shaper.stop_way_s(0.009 * acceleration), 0.01)
     np.testing.assert_allclose(shaper.stop_way_s(0.04 * acceleration), 0.02 + 0.02**2 / (8 * 0.04))
+
+
+def test_a_limit_is_far_when_a_stop_from_full_speed_still_ends_before_it():
+    """v^2 / 2a + a h^2 + v h of the fastest and the weakest joint, at 2 rad/s and 10 rad/s^2."""
+    assert Shaper(ONE, max_tick_s=0.02).far == pytest.approx(0.2 + 0.004 + 0.04)
+    assert Shaper(ONE, max_tick_s=0.1).far == pytest.approx(0.2 + 0.1 + 0.2)
+
+
+@pytest.mark.parametrize("dt", [0.005, 0.02])
+@pytest.mark.parametrize("way", [1e-5, 5e-4, 9e-4, 0.002, 0.02, 0.1])
+def test_the_fastest_approach_to_a_limit_uses_all_of_the_way_that_is_left(way, dt):
+    """v1 dt / 2 + S(v1) = way, with S(v) = v^2 / 2a + a h^2 / 8, or v h / 2 up to a h / 2."""
+    a, h = 10.0, 0.02
+    shaper = Shaper(ONE, max_tick_s=h)
+    for side in (1, -1):
+        bounds = shaper.bounds(np.array([side * (1.0 - way)]), np.zeros(1), dt)
+        speed = shaper._stoppable(np.array([way]), dt)[0]
+        stop = speed * h / 2 if speed <= a * h / 2 else speed**2 / (2 * a) + a * h**2 / 8
+        assert speed * dt / 2 + stop == pytest.approx(way, rel=1e-9)
+        outward = bounds.upper[0] if side == 1 else -bounds.lower[0]
+        assert outward == pytest.approx(min(speed, a * dt))
+        assert (bounds.lower[0] if side == 1 else -bounds.upper[0]) == pytest.approx(-a * dt)
+        assert bounds.room_rad == pytest.approx(way)
+
+
+def test_equal_numbers_are_the_same_bit_for_bit():
+    assert same(np.array([0.1, 2.0]), np.array([0.1, 2.0]))
+    assert not same(np.array([0.1, 2.0]), np.array([0.1, np.nextafter(2.0, 3.0)]))
+
+
+def test_a_joint_at_rest_brakes_by_staying_where_it_is():
+    v1 = Shaper(ONE).brake(np.array([0.3]), np.zeros(1), 0.01)
+    np.testing.assert_array_equal(v1, [0.0])
+
+
+def test_wrong_ticks_are_refused_and_the_ends_of_what_is_allowed_are_not():
+    for wrong in (0.0, -0.01, np.nan):
+        with pytest.raises(ValueError, match="max_tick_s must be > 0"):
+            Shaper(UR5E, max_tick_s=wrong)
+    np.testing.assert_array_equal(Shaper(UR5E, velocity_scale=1.0).velocity, UR5E.velocity_rad_s)
+    assert Shaper(UR5E, acceleration_rad_s2=1e-3).acceleration.max() == 1e-3
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_outside_a_soft_limit_it_may_rest_or_creep_back_and_nothing_else(side):
+    """At rest 0.05 rad outside, 10 rad/s^2 and ticks of 0.02 s leave 0.2 rad/s of either sign."""
+    bounds = Shaper(ONE, creep_rad_s=0.05).bounds(np.array([side * 1.05]), np.zeros(1), 0.02)
+    outward, inward = (bounds.upper, bounds.lower) if side == 1 else (bounds.lower, bounds.upper)
+    np.testing.assert_array_equal(outward, [0.0])
+    np.testing.assert_allclose(inward, [-side * 0.05])
+    assert bounds.room_rad == pytest.approx(-0.05)
