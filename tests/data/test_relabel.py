@@ -161,3 +161,73 @@ def test_a_termination_splits_keeps_or_ends_a_recording(after, spans):
         assert pieces[-1].truncations[-1]
     if after != "keep":
         assert pieces[0].terminations[-1]
+
+
+@pytest.mark.parametrize(("tolerance", "reached"), [(5.0, True), (4.99, False)])
+@pytest.mark.parametrize("timing", ["pre", "post"])
+def test_a_goal_is_reached_within_its_euclidean_distance(tolerance, reached, timing):
+    """(3, 4) is 5 away from (0, 0); the state on the other side of the step is not judged."""
+    near, far = np.array([[9.0, 3.0, 4.0, 0.0, 0.0]]), np.array([[9.0, 60.0, 80.0, 0.0, 0.0]])
+    transitions = {
+        "observations": near if timing == "pre" else far,
+        "next_observations": far if timing == "pre" else near,
+        "episode_id": np.zeros(1, int),
+    }
+    config = HindsightConfig((1, 2), tolerance, **shares(p_original=1.0), timing=timing)
+    out = hindsight(transitions, config, np.random.default_rng(0))
+    assert out["terminated"].tolist() == [reached]
+    assert out["rewards"].tolist() == [0.0 if reached else -1.0]
+    assert out["masks"].tolist() == [0.0 if reached else 1.0]
+    assert out["truncated"].tolist() == [not reached]
+
+
+def test_futures_without_a_discount_are_the_remaining_states_alike():
+    transitions = goal_transitions([4] * 2000)
+    out = relabel(transitions, **shares(p_future=1.0), future_discount=1.0)
+    row, goal = out["observations"][:, 0] % 100, out["observations"][:, 2] % 100
+    for first in range(4):
+        counts = np.bincount(goal[row == first].astype(int), minlength=5) / 2000.0
+        left = 4 - first
+        expected = np.r_[np.zeros(first + 1), np.full(left, 1.0 / left)]
+        np.testing.assert_allclose(counts, expected, atol=0.04)
+
+
+def test_geometric_futures_end_with_the_episode():
+    """With 0.5 a half is the next state, a quarter the one after it, the rest the last one."""
+    transitions = goal_transitions([3] * 4000)
+    out = relabel(transitions, **shares(p_future=1.0), future_discount=0.5)
+    row, goal = out["observations"][:, 0] % 100, out["observations"][:, 2] % 100
+    counts = np.bincount(goal[row == 0].astype(int), minlength=4) / 4000.0
+    np.testing.assert_allclose(counts, [0.0, 0.5, 0.25, 0.25], atol=0.03)
+
+
+@pytest.mark.parametrize("future_discount", [0.0, -0.1, 1.1, float("nan")])
+def test_a_future_discount_lies_above_zero_and_at_most_at_one(future_discount):
+    HindsightConfig((0,), 0.0, future_discount=1.0)
+    with pytest.raises(ValueError, match="future_discount must be"):
+        HindsightConfig((0,), 0.0, future_discount=future_discount)
+
+
+def test_the_goal_columns_lie_before_the_goal():
+    """Of three numbers the last is the goal, so that the second is the last of the state."""
+    rng = np.random.default_rng(0)
+    hindsight(goal_transitions([3]), HindsightConfig((1,), 0.1), rng)
+    with pytest.raises(ValueError, match="in the first S"):
+        hindsight(goal_transitions([3]), HindsightConfig((0, 1), 0.1), rng)
+
+
+def test_ends_that_an_episode_had_before_stay_where_its_new_task_goes_on():
+    steps = np.arange(6)
+    whole = Episode(
+        observations=np.arange(7.0)[:, None],
+        actions=np.zeros((6, 1)),
+        rewards=np.zeros(6),
+        terminations=np.zeros(6, bool),
+        truncations=np.isin(steps, (1, 2)),
+    )
+    (kept,) = relabelled(whole, np.zeros(6), steps == 2, "keep")
+    assert kept.truncations.tolist() == [False, True, False, False, False, True]
+    assert kept.terminations.tolist() == (steps == 2).tolist()
+    (ended,) = relabelled(whole, np.zeros(6), steps == 5, "keep")
+    assert not ended.truncations[-1]
+    assert whole.truncations.tolist() == np.isin(steps, (1, 2)).tolist()

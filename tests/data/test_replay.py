@@ -361,6 +361,29 @@ def test_symmetric_samples_interleave_offline_and_online():
         symmetric_sample(np.random.default_rng(0), 4, offline, wide)
 
 
+@pytest.mark.parametrize("batch", [-2, 0, 1, 3])
+def test_symmetric_batches_are_of_pairs(batch):
+    buffers = [ReplayBuffer(4, EXAMPLE) for _ in range(2)]
+    for buffer in buffers:
+        buffer.add(step(1))
+    for pairs in (1, 2, 5):
+        rows = symmetric_sample(np.random.default_rng(0), 2 * pairs, *buffers)
+        assert len(rows["rewards"]) == 2 * pairs
+    with pytest.raises(ValueError, match=f"batch must be even and >= 2, got {batch}"):
+        symmetric_sample(np.random.default_rng(0), batch, *buffers)
+
+
+def test_symmetric_samples_look_ahead_in_both_halves():
+    """Rewards 0, 1, 2 at a half each step: 0 + 0.5 x 1 + 0.25 x 2 = 1 from the first step on."""
+    buffers = [ReplayBuffer(4, EXAMPLE) for _ in range(2)]
+    for number in range(3):
+        buffers[0].add(step(number, terminated=number == 2))
+        buffers[1].add(step(10 + number, terminated=number == 2))
+    rows = symmetric_sample(np.random.default_rng(0), 64, *buffers, n_step=3, discount=0.5)
+    returns = dict(zip(rows["observations"][:, 0].tolist(), rows["rewards"].tolist(), strict=True))
+    assert returns == {0: 1.0, 1: 2.0, 2: 2.0, 10: 18.5, 11: 17.0, 12: 12.0}
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="capacity must be >= 1"):
         ReplayBuffer(0, EXAMPLE)
