@@ -13,7 +13,7 @@ import pytest
 
 from robo_rl.data.check import check
 from robo_rl.data.checks import actions as actions_check
-from robo_rl.data.checks import clocks, labels, sample, still
+from robo_rl.data.checks import clocks, labels, policies, sample, still
 from robo_rl.data.checks.meaning import judge
 from robo_rl.data.checks.motion import motion_of, two_groups
 from robo_rl.data.checks.sample import Sample
@@ -989,3 +989,54 @@ def test_groups_of_few_must_be_clearer_and_the_smaller_is_told(lower, upper, gap
     else:
         numbers = range(lower) if smaller == "lower" else range(lower, lower + upper)
         assert np.flatnonzero(few).tolist() == list(numbers)
+
+
+def led_by_state(number, here=0.0, before=0.0, steps=2000):
+    """Actions of unit size, of which the row's state and the one before it make some shares."""
+    rng = np.random.default_rng(number)
+    state = rng.normal(size=(steps + 1, 2))
+    earlier = np.r_[rng.normal(size=1), state[:-2, 0]]
+    rest = np.sqrt(1.0 - abs(here) - before) * rng.normal(size=steps)
+    actions = np.sign(here) * np.sqrt(abs(here)) * state[:-1, 0] + np.sqrt(before) * earlier + rest
+    ends = np.arange(steps) == steps - 1
+    episode = Episode(state, actions[:, None], state[1:, 0], ends & False, ends)
+    return view_of(number, episode)
+
+
+@pytest.mark.parametrize(
+    ("here", "before", "follows"),
+    [
+        (0.53, 0.0, True),
+        (0.47, 0.0, False),
+        (0.7, 0.3 * 0.12, True),
+        (0.7, 0.3 * 0.18, False),
+        (0.985, 0.015 * 0.5, True),
+        (0.975, 0.025 * 0.5, False),
+    ],
+)
+def test_actions_follow_from_the_state_where_it_says_most_and_the_one_before_little(
+    here, before, follows
+):
+    """Half of them; and the state before says at most 0.15 of the rest, if that is above 0.02."""
+    motion = motion_of([led_by_state(number, here, before) for number in range(8)])
+    assert policies.follows_from_state(motion) == follows
+
+
+@pytest.mark.parametrize(
+    ("others", "few", "made"),
+    [
+        (0.0, 0.0, False),
+        (0.47, 0.47, False),
+        (0.53, 0.53, True),
+        (0.0, 0.53, True),
+        (0.53, 0.0, True),
+        (0.8, -0.8, False),
+        (0.8, -0.28, False),
+        (0.8, -0.22, True),
+    ],
+)
+def test_what_a_policy_does_is_no_inverted_action_unless_it_turns_around(others, few, made):
+    """A policy explains half of the action in some episodes; turned, a quarter in the others."""
+    chosen = np.arange(12) < 4
+    views = [led_by_state(n, few if one else others) for n, one in enumerate(chosen)]
+    assert policies.made_by_policy(motion_of(views), 0, chosen) == made
