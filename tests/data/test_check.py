@@ -706,3 +706,9 @@ def test_pictures_fill_no_sample_and_are_read_up_to_96_mib():
     assert len(drawn.views) == 6
     assert all(view.steps == 15 for view in drawn.views)
     assert drawn.views[0].episode.observations["camera"].shape == (16, 0, 0)
+
+
+def test_a_sample_ends_with_the_episode_that_goes_beyond_16_mib():
+    drawn = sample.draw(Stored([wide(255, 1024)] * 30), 30)  # 1 MiB each, and the rewards
+    assert len(drawn.views) == 16
+    assert drawn.reason == "16 of 30 episodes, 4080 steps"
