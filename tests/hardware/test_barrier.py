@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from robo_rl.hardware.contracts import Verdict
-from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, solve_qp
-from robo_rl.hardware.guard.shaping import Shaper
+from robo_rl.hardware.guard.barrier import BarrierConfig, BarrierFilter, _Task, solve_qp
+from robo_rl.hardware.guard.shaping import Bounds, Shaper
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 
@@ -330,3 +330,100 @@ def test_a_wrong_config_is_refused(wrong):
     name = next(iter(wrong)).removesuffix("_lower_m")
     with pytest.raises(ValueError, match=name):
         BarrierConfig(**wrong)
+
+
+def task_of(barrier, h=(), g=(), *, c=HOME, v=STILL, dt=DT, room=100.0):
+    """A call of the filter with heights and gradients of our own; far from every limit."""
+    box = Bounds(np.full(6, -10.0), np.full(6, 10.0), room)
+    return _Task(c, v, dt, box, np.asarray(h), np.asarray(g), STILL, 0.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_tick_and_the_stop_after_it_must_end_before_a_joints_limit(model, sign):
+    """From 0.4 to 1 rad/s within 0.01 s, then a stop: 0.002 + 0.005 rad, and 1 rad/s times 12.5 ms
+    of half a braking time (1 / 40 s) with 2 ms of what the last tick may add (0.02^2 / (8 / 40))."""
+    shaper, barrier = make(model, BarrierConfig(None, None, None))
+    one = np.eye(6)[0] * sign
+    way = 0.002 + 0.005 + 0.0125 + 0.002
+    limit = shaper.upper[0] if sign == 1 else -shaper.lower[0]
+    for inside, certified in ((1e-6, True), (-1e-6, False)):
+        c = HOME * (1 - np.eye(6)[0]) + one * (limit - way - inside)
+        task = task_of(barrier, c=c, v=0.4 * one, room=0.0)
+        assert barrier._certified(task, 1.0 * one) is certified
+        assert barrier._certified(task._replace(bounds=task.bounds._replace(room_rad=9.0)), one)
+
+
+def test_the_corners_of_a_stopping_path_must_all_stay_above_the_boundary(model):
+    """One constraint that falls by 1 m per rad of the first joint, less what curvature may take:
+    half of the farthest reach times the square of the angle."""
+    _, barrier = make(model, BarrierConfig(None, (0.15, -0.45, 0.0), (0.7, 0.45, 0.6)))
+    rows = len(barrier.names)
+    reach = barrier._kinematics.reach_m.max(axis=0)[0]
+    one = np.eye(6)[0]
+    g = np.zeros((rows, 6))
+    g[0, 0] = -1.0
+    start, end = 0.002, 0.002 + 0.005  # of 0.4 rad/s, then up to 1 rad/s, within 0.01 s
+    stop = end + 0.0125 + 0.002
+    back = 0.002 - 0.005  # to -1 rad/s: the farthest corner is that of the old speed
+    for u, corner in ((one, stop), (-one, start)):
+        assert back < start
+        least = corner + 0.5 * reach * corner**2
+        for more, certified in ((1e-7, True), (-1e-7, False)):
+            h = np.full(rows, 5.0)
+            h[0] = least + more
+            task = task_of(barrier, h, g, v=0.4 * one)
+            assert barrier._certified(task, u) is certified
+
+
+def test_with_rates_a_velocity_must_also_give_each_of_them(model):
+    _, barrier = make(model, BarrierConfig(None, (0.15, -0.45, 0.0), (0.7, 0.45, 0.6)))
+    rows = len(barrier.names)
+    g = np.zeros((rows, 6))
+    g[2, 1] = 0.5
+    u = 0.2 * np.eye(6)[1]
+    task = task_of(barrier, np.full(rows, 5.0), g)
+    asked = np.full(rows, -1.0)
+    asked[2] = 0.1 - 1e-7
+    assert barrier._certified(task, u, asked)
+    asked[2] = 0.1 + 1e-7
+    assert not barrier._certified(task, u, asked)
+    assert barrier._certified(task, u)
+
+
+def test_the_box_of_a_joint_narrows_with_its_distance_to_a_limit(model):
+    """At alpha 10 a joint 0.02 rad before its limit may approach it at 0.2 rad/s."""
+    shaper, barrier = make(model, BarrierConfig(None, None, None))
+    wide = Bounds(np.full(6, -3.0), np.full(6, 3.0), 0.02)
+    c = HOME.copy()
+    c[0], c[1] = shaper.upper[0] - 0.02, shaper.lower[1] + 0.03
+    narrow = barrier._narrow(c, wide)
+    assert narrow.upper[0] == pytest.approx(0.2)
+    assert narrow.lower[1] == pytest.approx(-0.3)
+    np.testing.assert_array_equal(narrow.lower[[0, 2, 3, 4, 5]], -3.0)
+    np.testing.assert_array_equal(narrow.upper[1:], 3.0)
+    # Outside it may not go further, and where only braking is left, that wins.
+    c[0] = shaper.upper[0] + 0.01
+    assert barrier._narrow(c, wide).upper[0] == 0.0
+    fast = wide._replace(lower=np.full(6, 1.0))
+    assert barrier._narrow(c, fast).upper[0] == 1.0
+    far = wide._replace(room_rad=np.pi / 10 + 1e-9)
+    assert barrier._narrow(c, far) is far
+
+
+def test_what_a_violated_constraint_asks_for_is_cut_to_half_of_what_the_box_allows(model):
+    """The best rate of g = (1, -2) in a box of [-0.1, 0.3] is 0.3 + 0.2."""
+    _, barrier = make(model, BarrierConfig())
+    g = np.zeros((3, 6))
+    g[:, 0], g[:, 1] = 1.0, -2.0
+    box = Bounds(np.full(6, -0.1), np.full(6, 0.3), 1.0)
+    task = task_of(barrier, [-0.01, 0.0005, 0.5], g)._replace(bounds=box)
+    np.testing.assert_allclose(
+        barrier._attainable(np.array([0.02, 0.4, 0.4]), task), [0.02, 0.25, 0.4]
+    )
+    # Where even the best falls, it need not rise.
+    sinking = task._replace(bounds=Bounds(np.full(6, 0.1), np.full(6, 0.3), 1.0))
+    steep = sinking._replace(g=g * [1, 5, 1, 1, 1, 1])
+    best = 0.3 - 10 * 0.1
+    np.testing.assert_allclose(
+        barrier._attainable(np.full(3, 0.02), steep), [1.5 * best, 1.5 * best, 0.02]
+    )

@@ -1,5 +1,6 @@
 """Balls that cover a capsule."""
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -37,3 +38,44 @@ def test_the_first_axis_is_the_bases_whatever_the_posture():
     for posture in (np.zeros(6), np.array([1.0, -1.0, 0.5, 0.3, -0.7, 2.0])):
         points.update(posture)
         np.testing.assert_allclose(points.first_axis(), [0.0, 0.0, 1.0], atol=1e-12)
+
+
+PLANAR = """
+<mujoco>
+  <worldbody>
+    <body name="shoulder" pos="0 0 0.5">
+      <joint name="j1" axis="0 0 1" pos="0.1 0 0"/>
+      <geom size="0.01" mass="1"/>
+      <body name="elbow" pos="1 0 0">
+        <joint name="j2" axis="0 0 1"/>
+        <geom size="0.01" mass="1"/>
+      </body>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def test_a_planar_arm_whose_first_link_turns_on_the_floor_by_hand():
+    """Links of 1 m, the first joint 0.1 m along its link; a quarter turn of the elbow."""
+    model = mujoco.MjModel.from_xml_string(PLANAR)
+    tip = BodyPoint("tip", "elbow", (0.5, 0.0, 0.0))
+    middle = BodyPoint("middle", "shoulder", (0.3, 0.0, 0.0))
+    points = PointKinematics(model, ("j1", "j2"), [middle, tip])
+    np.testing.assert_allclose(
+        points.update(np.array([0.0, np.pi / 2])), [[0.3, 0.0, 0.5], [1.0, 0.5, 0.5]], atol=1e-12
+    )
+    np.testing.assert_array_equal(points.moves, [[1.0, 0.0], [1.0, 1.0]])
+    # From a joint's anchor to its body's origin, along the offsets of the bodies, to the point.
+    np.testing.assert_allclose(points.reach_m, [[0.1 + 0.3, 0.0], [0.1 + 1.0 + 0.5, 0.5]])
+    # Axes are vertical through (0.1, 0, 0.5) and (1, 0, 0.5): o x z = (y, -x, 0) and a x o = -it.
+    np.testing.assert_allclose(
+        points.screws(), [[0, 0, 1, 0, -0.1, 0], [0, 0, 1, 0, -1.0, 0]], atol=1e-12
+    )
+
+
+def test_joints_that_do_not_follow_one_another_are_refused():
+    model = mujoco.MjModel.from_xml_string(PLANAR)
+    tip = BodyPoint("tip", "elbow", (0.5, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"must be consecutive, got \[1, 0\]"):
+        PointKinematics(model, ("j2", "j1"), [tip])

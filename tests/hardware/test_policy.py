@@ -401,12 +401,11 @@ def test_an_action_without_bounds_is_between_minus_one_and_one_in_float32():
     np.testing.assert_array_equal(spec.low, [-1.0, -1.0])
     np.testing.assert_array_equal(spec.high, [1.0, 1.0])
     assert (spec.dtype, spec.names, spec.chunk) == ("float32", (), 1)
+    ends = np.array([[-1.0], [0.0], [1.0]])
     upper = ActionSpec.from_json({"size": 1, "high": [3.0]})
-    np.testing.assert_array_equal(upper.scaled(np.array([-1.0, 0.0, 1.0])[:, None]).T, [[-1, 1, 3]])
+    np.testing.assert_array_equal(upper.scaled(ends).T, [[-1.0, 1.0, 3.0]])
     lower = ActionSpec.from_json({"size": 1, "low": [-3.0]})
-    np.testing.assert_array_equal(
-        lower.scaled(np.array([-1.0, 0.0, 1.0])[:, None]).T, [[-3, -1, 1]]
-    )
+    np.testing.assert_array_equal(lower.scaled(ends).T, [[-3.0, -1.0, 1.0]])
 
 
 @pytest.mark.parametrize("about", [{"size": 0}, {"size": -1}, {"size": 1, "chunk": 0}])
