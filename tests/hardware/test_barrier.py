@@ -340,8 +340,8 @@ def task_of(barrier, h=(), g=(), *, c=HOME, v=STILL, dt=DT, room=100.0):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_tick_and_the_stop_after_it_must_end_before_a_joints_limit(model, sign):
-    """From 0.4 to 1 rad/s within 0.01 s, then a stop: 0.002 + 0.005 rad, and 1 rad/s times 12.5 ms
-    of half a braking time (1 / 40 s) with 2 ms of what the last tick may add (0.02^2 / (8 / 40))."""
+    """From 0.4 to 1 rad/s within 0.01 s: 0.002 + 0.005 rad. Then a stop: 1 rad/s times 12.5 ms,
+    half of the braking time, and 2 ms of what the last tick may add, 0.02^2 / (8 / 40)."""
     shaper, barrier = make(model, BarrierConfig(None, None, None))
     one = np.eye(6)[0] * sign
     way = 0.002 + 0.005 + 0.0125 + 0.002

@@ -38,14 +38,22 @@ from robo_rl.hardware.drivers.ros2_device import RemoteScene, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected, UnsupportedMode
 from robo_rl.hardware.guard.barrier import BarrierConfig
 from robo_rl.hardware.guard.chain import GuardConfig
+from robo_rl.hardware.guard.controller import ArmController
 from robo_rl.hardware.recorder import EVENT, RECEIPT, VERDICT, read_recording, sent_commands
 from robo_rl.hardware.robots.ur5e.spec import UR5E
-from robo_rl.hardware.server import wire
+from robo_rl.hardware.server import robot_process, wire
 from robo_rl.hardware.server.client import RemoteRobot
 from robo_rl.hardware.server.process import Child
-from robo_rl.hardware.server.robot_process import RobotProcessConfig, listen, parse_config
+from robo_rl.hardware.server.robot_process import (
+    RecordedDevice,
+    RobotProcessConfig,
+    RobotServer,
+    listen,
+    parse_config,
+)
 from robo_rl.hardware.twin.process import TwinConfig
 from robo_rl.hardware.twin.stop_test import measure_stop
+from tests.fakes import FakeDevice
 
 HOME = np.array(UR5E.home_rad)
 Q = np.array([0.1, -0.2, 0.3, -0.4, 0.5, math.nan])
@@ -500,3 +508,259 @@ def test_the_arm_rests_when_the_robot_process_is_killed(
         time.sleep(0.05)
         assert max(float(np.abs(t.dq_rad_s).max()) for t in truth.truths()) < 0.05
         truth.close()
+
+
+# The loop of the robot process, in this process
+
+
+class Notes:
+    """A recorder that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.told: list[tuple[str, tuple[Any, ...]]] = []
+
+    def event(self, t_host_s: float, name: str, **facts: Any) -> None:
+        self.events.append((name, facts))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *facts: self.told.append((name, facts))
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+
+class Room:
+    """A server over a fake arm, with a clock that is set by hand and clients on the socket."""
+
+    def __init__(self, folder: pathlib.Path, recorded: bool = True) -> None:
+        self.notes = Notes()
+        self.arm = FakeDevice()
+        device = RecordedDevice(self.arm, self.notes) if recorded else self.arm
+        self.device = device
+        self.controller = ArmController(device)
+        self.controller.connect()
+        self.config = RobotProcessConfig(socket=str(folder / "private" / "robot.sock"), domain_id=1)
+        self.listener = listen(self.config.socket)
+        self.server = RobotServer(
+            self.controller, self.listener, self.config, self.notes, self.device
+        )
+        self.clients: list[wire.Channel] = []
+
+    def client(self) -> wire.Channel:
+        """Another client, after the server has looked."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(self.config.socket)
+        self.clients.append(wire.Channel(sock))
+        self.serve()
+        return self.clients[-1]
+
+    def serve(self) -> None:
+        self.server._serve_until(time.monotonic() + 0.01)
+
+    def ask(self, client: wire.Channel, kind: str, **fields: Any) -> dict[str, Any]:
+        client.send(kind, id=7, **fields)
+        self.serve()
+        [answer] = client.receive()
+        assert (answer["kind"], answer["id"]) == ("reply", 7)
+        return answer
+
+    def close(self) -> None:
+        for channel in self.clients:
+            channel.close()
+        self.server._drop_client("the test ends")
+        self.listener.close()
+
+
+@pytest.fixture
+def room(tmp_path: pathlib.Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.close()
+
+
+def welcome(client: wire.Channel) -> list[str]:
+    return [frame["kind"] for frame in client.receive()]
+
+
+def test_only_a_change_of_the_lifecycle_is_an_event(room: Room) -> None:
+    room.server._tick(1.0, 0.004)
+    assert room.notes.events == []
+    room.controller.arm(CommandMode.JOINT_POSITION)
+    for _ in range(3):
+        room.server._tick(1.0, 0.004)
+    assert room.notes.events == [("lifecycle", {"to": Lifecycle.ARMED, "fault": ""})]
+    room.arm.write_fault = OSError("cable")
+    room.server._tick(1.0, 0.004)
+    name, facts = room.notes.events[-1]
+    assert (name, facts["to"]) == ("lifecycle", Lifecycle.FAULT)
+    assert "cable" in facts["fault"]
+    assert len(room.notes.events) == 2
+
+
+def test_a_write_is_recorded_at_the_time_of_its_tick_and_at_the_devices_own_outside(
+    room: Room,
+) -> None:
+    room.controller.arm(CommandMode.JOINT_POSITION)
+    room.server._tick(42.0, 0.004)
+    room.arm.time_s = 103.0
+    room.device.write(HOME, HOME, 0.5)
+    sent = [facts for name, facts in room.notes.told if name == "sent"]
+    assert [facts[0] for facts in sent] == [42.0, 103.0]
+    np.testing.assert_array_equal(sent[1][1], HOME)
+    assert sent[1][3] == 0.5
+
+
+def test_a_client_that_never_stops_asking_does_not_delay_the_tick(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer takes 3 ms; the tick is due after 10 ms, so four are given and no more."""
+    clock = [100.0]
+    waits = []
+
+    class Busy:
+        @staticmethod
+        def select(reading: list[Any], *rest: Any) -> tuple[list[Any], list[Any], list[Any]]:
+            waits.append(rest[-1])
+            assert len(waits) < 20
+            return [room.server._client], [], []
+
+    def serve(client: Any) -> None:
+        clock[0] += 0.003
+
+    monkeypatch.setattr(robot_process, "select", Busy)
+    monkeypatch.setattr(robot_process.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(room.server, "_serve", serve)
+    ours, theirs = socket.socketpair()
+    room.server._client = wire.Channel(ours)
+    room.server._serve_until(100.01)
+    theirs.close()
+    assert waits == pytest.approx([0.01, 0.007, 0.004, 0.001])
+    waits.clear()
+    room.server._serve_until(100.0)  # overdue already: whoever has asked is answered once
+    assert waits == [0.0]
+
+
+def test_a_silent_client_gives_way_after_a_second_and_not_before(room: Room) -> None:
+    first = room.client()
+    assert welcome(first) == ["welcome"]
+    room.server._heard_s = time.monotonic() - 0.5
+    second = room.client()
+    assert welcome(second) == ["refused"]
+    room.server._heard_s = time.monotonic() - 1.5
+    third = room.client()
+    assert welcome(third) == ["welcome"]
+    assert room.notes.names() == ["client", "client_lost", "client"]
+    assert "silent for 1.5 s" in room.notes.events[1][1]["why"]
+
+
+def test_a_client_that_leaves_brings_an_armed_arm_to_hold(room: Room) -> None:
+    client = room.client()
+    welcome(client)
+    room.ask(client, "arm", mode="joint_position")
+    assert room.controller.lifecycle is Lifecycle.ARMED
+    client.close()
+    room.serve()
+    assert room.controller.lifecycle is Lifecycle.HOLDING
+    assert room.notes.names() == ["client", "arm", "client_lost"]
+    room.serve()  # nobody is lost twice
+    assert room.notes.names().count("client_lost") == 1
+
+
+def test_a_client_that_leaves_changes_nothing_of_an_arm_at_rest(room: Room) -> None:
+    client = room.client()
+    client.close()
+    room.serve()
+    assert room.controller.lifecycle is Lifecycle.CONNECTED
+    assert room.notes.names() == ["client", "client_lost"]
+
+
+def test_every_answer_tells_the_lifecycle_and_errors_have_their_names(room: Room) -> None:
+    client = room.client()
+    welcome(client)
+    assert room.ask(client, "ping")["lifecycle"] == "connected"
+    answer = room.ask(client, "hold")
+    assert (answer["error"], answer["lifecycle"]) == ("NotArmed", "connected")
+    assert room.ask(client, "arm", mode="joint_velocity")["lifecycle"] == "armed"
+    assert room.ask(client, "stop", stop_kind="ramp")["lifecycle"] == "holding"
+    assert room.ask(client, "disarm")["lifecycle"] == "connected"
+    assert room.ask(client, "clear_fault", operator="ann", reason="x")["error"] == "HardwareError"
+    wrong = room.ask(client, "connect", spec="0123")
+    assert wrong["error"] == "ValueError"
+    assert UR5E.digest() in wrong["message"]
+    assert room.ask(client, "connect", spec=UR5E.digest())["state"]["seq"] >= 1
+    events = dict(room.notes.events)
+    assert events["arm"] == {"arguments": ["joint_velocity"]}
+    assert events["stop"] == {"arguments": ["ramp"]}
+
+
+def test_a_new_client_finds_the_arm_disarmed(room: Room) -> None:
+    first = room.client()
+    room.controller.arm(CommandMode.JOINT_POSITION)
+    assert room.controller.lifecycle is Lifecycle.ARMED
+    welcome(first)
+    assert room.ask(first, "connect", spec=UR5E.digest())["lifecycle"] == "connected"
+
+
+def test_health_counts_the_ticks_of_the_loop(room: Room) -> None:
+    client = room.client()
+    welcome(client)
+    start = room.server._cadence.next_s
+    room.server._cadence.reached(start)
+    room.server._cadence.reached(start + 3.5 / 250)
+    health = wire.to_health(room.ask(client, "health")["health"])
+    assert (health.ticks, health.deadline_misses) == (2, 2)
+    assert health.worst_lateness_s == pytest.approx(2.5 / 250)
+
+
+def test_states_are_pushed_to_a_client_once_there_are_any(room: Room) -> None:
+    client = room.client()
+    welcome(client)
+    room.server._push_state()
+    assert client.receive() == []
+    room.controller.listeners.append(room.server._log)
+    room.server._tick(1.0, 0.004)
+    room.server._push_state()
+    [frame] = client.receive()
+    assert (frame["kind"], frame["lifecycle"]) == ("state", "connected")
+    assert [name for name, _ in room.notes.told if name == "state"] == ["state"]
+    client.close()
+    room.server._push_state()
+    assert room.server._client is None
+
+
+class Asked:
+    """Asked to end at its third look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def asked(self, now_s: float) -> bool:
+        self.looks += 1
+        return self.looks >= 3
+
+
+def test_the_loop_goes_on_for_the_half_second_that_braking_may_take(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks of 4 ms: two before the third look, and 125 after it, on a clock that only waits."""
+    clock = [100.0]
+    monkeypatch.setattr(robot_process.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        room.server, "_serve_until", lambda due_s: clock.__setitem__(0, max(due_s, clock[0]))
+    )
+    lengths = []
+    tick = room.server._tick
+    monkeypatch.setattr(
+        room.server, "_tick", lambda now_s, dt: (lengths.append(dt), tick(now_s, dt))
+    )
+    room.controller.arm(CommandMode.JOINT_POSITION)
+    ended = Asked()
+    room.server.run(ended)  # type: ignore[arg-type]
+    np.testing.assert_allclose(lengths, 0.004)
+    assert abs(len(lengths) - (3 + 125)) <= 1
+    assert ended.looks == 3
+    assert room.controller.lifecycle is Lifecycle.HOLDING
+    name, facts = room.notes.events[-1]
+    assert (name, facts["deadline_misses"]) == ("end", 0)
+    assert facts["ticks"] == len(lengths)
