@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,15 +22,23 @@ from robo_rl.hardware.bridges import ros_types as rt
 from robo_rl.hardware.bridges.dds import Node, Ros2Link
 from robo_rl.hardware.bridges.messages import TwinTruth, from_ros_pose, to_ros_pose
 from robo_rl.hardware.contracts import Pose
+from robo_rl.hardware.drivers import ros2_device
 from robo_rl.hardware.drivers.ros2_device import JointBuffer, Ros2Device, TwinScene
 from robo_rl.hardware.errors import HardwareError, NotConnected
 from robo_rl.hardware.robots.kit import RobotKit
 from robo_rl.hardware.robots.ur5e.kit import UR5E_KIT, UR_TOPICS
 from robo_rl.hardware.robots.ur5e.spec import UR5E
 from robo_rl.hardware.server.process import Cadence, Child
+from robo_rl.hardware.twin import process
 from robo_rl.hardware.twin.domain_gap import DomainGap
 from robo_rl.hardware.twin.mujoco_device import MujocoDevice, load_scene
-from robo_rl.hardware.twin.process import Ros2Controllers, TwinConfig, parse_config
+from robo_rl.hardware.twin.process import (
+    Ros2Controllers,
+    Twin,
+    TwinConfig,
+    parse_config,
+    run_twin,
+)
 
 HOME = np.array(UR5E.home_rad)
 ARM = list(UR5E.joint_names)
@@ -412,3 +422,355 @@ def test_a_device_on_ros_waits_until_the_time_it_is_told_and_no_longer() -> None
     device.pass_time(6.0)
     assert slept == [1.0, 0.25, 0.0625]
     assert clock[0] == 6.0
+
+
+# Twin and device without a network
+
+
+class Line:
+    """Both ends of a topic: what was published, and what waits to be taken."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.waiting: list[Any] = []
+        self.peers = 1
+
+    def publish(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def take(self) -> list[Any]:
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def matched(self) -> int:
+        return self.peers
+
+
+class Lines(dict[str, Line]):
+    """A node whose topics are at hand."""
+
+    domain_id = 5
+    closed = 0
+
+    def __missing__(self, topic: str) -> Line:
+        self[topic] = Line()
+        return self[topic]
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def publisher(self, topic: str, *about: Any, **more: Any) -> Line:
+        return self[topic]
+
+    subscription = publisher
+
+
+def twin_at_hand(scene_path: str, **options: Any) -> tuple[Twin, Lines, MujocoDevice]:
+    lines = Lines()
+    device = MujocoDevice(load_scene(scene_path), UR5E)
+    twin = Twin(TwinConfig(scene_path, 5, **options), UR5E_KIT, device, lines)  # type: ignore[arg-type]
+    twin.open()
+    return twin, lines, device
+
+
+def test_a_twin_publishes_the_states_of_its_joints_and_of_the_gripper(scene_path: str) -> None:
+    twin, lines, device = twin_at_hand(scene_path)
+    device.reset_scene(HOME, {}, {})
+    twin._publish_joints(0.0)
+    [message] = lines[UR_TOPICS.joint_states].sent
+    state = device.read()
+    assert message.name == [*ARM, GRIPPER]
+    np.testing.assert_allclose(message.position[:6], HOME)
+    assert message.position[6] == pytest.approx(0.8 * state.gripper_closedness)
+    assert len(message.velocity) == len(message.effort) == 7
+    assert math.isnan(message.velocity[6])
+    assert message.header.frame_id == UR5E.base_frame
+    assert abs(rt.seconds(message.header.stamp) - time.time()) < 60.0
+    twin._publish_objects()
+    [cube] = lines[UR_TOPICS.object_pose("cube_0")].sent
+    expected = state.objects["cube_0"]
+    assert cube.pose.position.z == pytest.approx(expected.position_m[2])
+    assert cube.pose.orientation.w == pytest.approx(expected.quaternion_wxyz[0])
+
+
+def test_a_mute_twin_says_nothing_and_a_deaf_one_hears_nothing_until_the_time_is_over(
+    scene_path: str,
+) -> None:
+    twin, lines, _ = twin_at_hand(scene_path)
+    states, positions = lines[UR_TOPICS.joint_states], lines[UR_TOPICS.positions]
+    now = time.monotonic() + 100.0
+
+    def offer(at_s: float) -> np.ndarray:
+        positions.waiting = [rt.Float64MultiArray(data=(HOME + 0.1).tolist())]
+        lines[UR_TOPICS.gripper].waiting = [rt.Float64MultiArray(data=[0.7])]
+        twin._take_messages(at_s)
+        return twin._controllers.target(at_s)
+
+    twin._order_fault(json.dumps({"mute_s": 2.0, "deaf_s": 3.0}), now)
+    twin._publish_joints(now + 1.9)
+    twin._publish_objects()
+    assert states.sent == lines[UR_TOPICS.object_pose("cube_0")].sent == []
+    twin._publish_joints(now + 2.0)
+    assert len(states.sent) == 1
+    np.testing.assert_array_equal(offer(now + 2.9), HOME)
+    assert twin._controllers.gripper == 0.0
+    lines[UR_TOPICS.trajectory].waiting = [trajectory((1.0, Q, []))]
+    np.testing.assert_array_equal(offer(now + 2.9), HOME)
+    np.testing.assert_allclose(offer(now + 3.0), HOME + 0.1)
+    assert twin._controllers.gripper == 0.7
+    for wrong in ("{", "[1]", json.dumps({"mute_s": "x"})):
+        twin._order_fault(wrong, now)
+    twin._order_fault("{}", now + 50.0)
+    assert (twin._muted_until_s, twin._deaf_until_s) == (now + 50.0, now + 50.0)
+
+
+def test_a_reset_is_done_once_and_answered_each_time_it_is_asked(scene_path: str) -> None:
+    twin, lines, device = twin_at_hand(scene_path)
+    status = lines["/twin/status"]
+    cube = [0.4, 0.1, 0.3, 1.0, 0.0, 0.0, 0.0]
+    q = (HOME + 0.1).tolist()
+    request = {"seq": 9, "q_rad": q, "objects": {"cube_0": cube}, "targets": {}}
+    twin._controllers.stream_gripper(rt.Float64MultiArray(data=[0.5]))
+    twin._reset(json.dumps(request))
+    np.testing.assert_allclose(device.read().q_rad, q)
+    np.testing.assert_allclose(device.read().objects["cube_0"].position_m, cube[:3])
+    np.testing.assert_allclose(twin._controllers.target(0.0), q)
+    assert twin._controllers.gripper == 0.0
+    truth = TwinTruth.from_message(lines["/twin/truth"].sent[-1])
+    assert truth.reset == 9
+    np.testing.assert_allclose(truth.q_rad, q)
+    np.testing.assert_allclose(truth.tool_m, device.read().tool.position_m, atol=1e-9)
+    twin._reset(json.dumps({**request, "q_rad": HOME.tolist()}))  # the same, heard twice
+    np.testing.assert_allclose(device.read().q_rad, q)
+    assert [json.loads(m.data) for m in status.sent] == [{"reset": 9}, {"reset": 9}]
+    twin._reset(json.dumps({**request, "seq": 10, "q_rad": [0.0]}))
+    answer = json.loads(status.sent[-1].data)
+    assert answer["reset"] == -1
+    assert "6 finite numbers" in answer["error"]
+
+
+class Looks:
+    """Asked to end after some looks."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def asked(self, now_s: float) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_the_physics_runs_at_the_pace_of_the_clock_and_each_topic_at_its_rate(
+    scene_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One second at 100 Hz of joints, 20 Hz of objects, 10 Hz of truth: 500 steps of 2 ms."""
+    clock = [50.0]
+    monkeypatch.setattr(
+        process,
+        "time",
+        types.SimpleNamespace(
+            monotonic=lambda: clock[0],
+            time=time.time,
+            sleep=lambda s: clock.__setitem__(0, clock[0] + s),
+        ),
+    )
+    rates = {"joint_states_hz": 100.0, "objects_hz": 20.0, "truth_hz": 10.0}
+    twin, lines, _ = twin_at_hand(scene_path, **rates)
+    steps: list[float] = []
+    monkeypatch.setattr(twin, "_step", lambda now_s, step_s: steps.append(step_s))
+    cadence = twin.run(Looks(100))  # type: ignore[arg-type]
+    assert cadence.ticks == len(lines[UR_TOPICS.joint_states].sent) == 100
+    assert cadence.misses == 0
+    assert abs(len(lines[UR_TOPICS.object_pose("cube_0")].sent) - 20) <= 1
+    assert abs(len(lines["/twin/truth"].sent) - 10) <= 1
+    assert abs(len(steps) - 500) <= 1
+    assert set(steps) == {0.002}
+    told = [json.loads(m.data) for m in lines["/twin/status"].sent]
+    assert abs(len(told) - 2) <= 1
+    assert told[0]["deadline_misses"] == told[0]["refused"] == told[0]["reset"] == 0
+    assert abs(told[0]["ticks"] - 50) <= 1
+    # A pause of a second is lost time but for 50 ms.
+    steps.clear()
+    monkeypatch.setattr(twin, "_take_messages", lambda now_s: clock.__setitem__(0, clock[0] + 1.0))
+    twin.run(Looks(2))  # type: ignore[arg-type]
+    assert len(steps) <= 5 + 25 + 1
+
+
+def test_a_step_of_the_twin_writes_the_target_and_lets_its_time_pass(scene_path: str) -> None:
+    twin, _, device = twin_at_hand(scene_path)
+    device.reset_scene(HOME, {}, {})
+    twin._controllers.stream(rt.Float64MultiArray(data=(HOME + 0.2).tolist()))
+    start = device.now_s()
+    for k in range(250):
+        twin._step(0.002 * k, 0.002)
+    assert device.now_s() - start == pytest.approx(0.5)
+    np.testing.assert_allclose(device.read().q_rad, HOME + 0.2, atol=0.02)
+
+
+def test_a_twin_that_ends_says_how_well_it_kept_time(
+    scene_path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines, told = Lines(), []
+
+    def run(self: Twin, ended: object) -> Cadence:
+        cadence = Cadence(1.0, 0.0)
+        cadence.reached(1.0)
+        cadence.reached(4.75)  # 2.75 s late: two of a second each are missed
+        return cadence
+
+    monkeypatch.setattr(process, "Node", lambda *about: lines)
+    monkeypatch.setattr(process, "raise_priority", lambda: None)
+    monkeypatch.setattr(process, "settle_interpreter", lambda: None)
+    monkeypatch.setattr(process.Termination, "install", lambda self: None)
+    monkeypatch.setattr(process, "announce_ready", lambda **facts: told.append(facts))
+    monkeypatch.setattr(Twin, "run", run)
+    with caplog.at_level("INFO", process.log.name):
+        assert run_twin(TwinConfig(scene_path, 5)).ticks == 2
+    assert "2 ticks, 2 missed, worst 2750.0 ms late" in caplog.text
+    assert told == [{"domain_id": 5}]
+    assert lines.closed == 1
+
+
+def test_a_cubic_passes_its_waypoints_at_the_velocities_that_they_name() -> None:
+    """Waypoints of x(t) = t^3 - t: a cubic goes through it in every point between them."""
+    controllers = Ros2Controllers(UR5E.joint_names, np.zeros(6))
+    times = (1.0, 1.5, 3.0)
+    points = [(t, [t**3 - t + 1.0] * 6, [3 * t**2 - 1.0] * 6) for t in times]
+    controllers.follow(trajectory(*points), now_s=20.0)
+    for t in (1.0, 1.1, 1.5, 2.0, 2.9):
+        np.testing.assert_allclose(controllers.target(20.0 + t), [t**3 - t + 1.0] * 6)
+    # From rest at zero to 1 at 2 rad/s within the first second: s^2 (3 - 2 s) + 2 s^2 (s - 1).
+    np.testing.assert_allclose(controllers.target(20.5), [0.5 - 0.25] * 6)
+
+
+@dataclasses.dataclass
+class Stamped:
+    """A message as a reader gets it, with the time at which its writer sent it."""
+
+    message: Any
+    source_timestamp: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.message, name)
+
+    @property
+    def sample_info(self) -> "Stamped":
+        return self
+
+
+def device_at_hand(objects: tuple[str, ...] = ()) -> tuple[Ros2Device, Lines, list[float]]:
+    """A device whose topics are at hand, not yet open, and its clock."""
+    clock = [1000.0]
+    lines = Lines()
+    device = Ros2Device(
+        UR5E_KIT,
+        Ros2Link(5),
+        objects,
+        open_timeout_s=1.0,
+        clock=lambda: clock[0],
+        sleep=lambda s: clock.__setitem__(0, clock[0] + s),
+    )
+    device._node = lines  # type: ignore[assignment]
+    return device, lines, clock
+
+
+WALL_S = 1.7e9
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of day stands still."""
+    monkeypatch.setattr(ros2_device, "time", types.SimpleNamespace(time=lambda: WALL_S))
+
+
+def sent_ago(message: Any, seconds: float) -> Stamped:
+    return Stamped(message, round((WALL_S - seconds) * 1e9))
+
+
+def whole_state(gripper_rad: float = 0.4) -> rt.JointState:
+    effort = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    return joint_state([*ARM, GRIPPER], [*Q, gripper_rad], effort=effort)
+
+
+def test_a_device_opens_when_all_joints_and_objects_were_seen_and_someone_listens(
+    wall_clock: None,
+) -> None:
+    device, lines, clock = device_at_hand(("cube_0",))
+    lines[UR_TOPICS.positions].peers = 0
+    lines[UR_TOPICS.joint_states].waiting = [sent_ago(joint_state(ARM[:5], Q[:5]), 0.1)]
+    with pytest.raises(NotConnected) as caught:
+        device.open()
+    for missing in (f"with {ARM[5]}, {GRIPPER}", "no /objects/cube_0/pose", "no subscriber of"):
+        assert missing in str(caught.value)
+    assert clock[0] == pytest.approx(1001.0, abs=0.02)
+    assert lines.closed == 1
+    lines[UR_TOPICS.positions].peers = 1
+    lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(), 0.1)]
+    pose = rt.PoseStamped(pose=to_ros_pose(Pose(np.ones(3), np.array([1.0, 0.0, 0.0, 0.0]))))
+    broken = rt.PoseStamped(pose=rt.RosPose(orientation=rt.Quaternion(0.0, 0.0, 0.0, 0.0)))
+    lines["/objects/cube_0/pose"].waiting = [sent_ago(broken, 0.2), sent_ago(pose, 0.25)]
+    device.open()
+    state = device.read()
+    assert state.valid
+    np.testing.assert_allclose(state.q_rad, Q)
+    np.testing.assert_allclose(state.effort_nm, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert (state.gripper_closedness, state.gripper_force_n) == (0.5, 7.0)
+    assert state.t_host_s == pytest.approx(clock[0] - 0.1, abs=1e-5)
+    assert state.objects_t_host_s == pytest.approx(clock[0] - 0.25, abs=1e-5)
+    assert device.malformed_poses == 1
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "age_s"), [(0.3, 0.3), (0.9, 0.9), (1.2, 0.0), (3600.0, 0.0), (-0.5, 0.0)]
+)
+def test_a_state_is_as_old_as_its_stamp_unless_another_clock_stamped_it(
+    ago_s: float, age_s: float, wall_clock: None
+) -> None:
+    device, lines, clock = device_at_hand()
+    lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(), ago_s)]
+    device.open()
+    assert clock[0] - device.read().t_host_s == pytest.approx(age_s, abs=1e-5)
+
+
+def test_the_gripper_is_clipped_to_what_is_open_and_closed(wall_clock: None) -> None:
+    device, lines, _ = device_at_hand()
+    for rad, closedness in ((-0.1, 0.0), (0.9, 1.0), (0.2, 0.25)):
+        lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(rad), 0.0)]
+        device.open()
+        assert device.read().gripper_closedness == pytest.approx(closedness)
+    assert device.read().seq == 4
+
+
+def test_positions_are_sent_each_time_and_the_gripper_when_it_changes_or_after_a_while(
+    wall_clock: None,
+) -> None:
+    device, lines, clock = device_at_hand()
+    with pytest.raises(NotConnected, match="write before open"):
+        device.write(HOME, np.zeros(6), 0.0)
+    lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(), 0.0)]
+    device.open()
+    sent = []
+    for at_s, closedness in ((0.0, 0.5), (0.05, 0.5), (0.06, 0.6), (0.15, 0.6), (0.17, 0.6)):
+        clock[0] = 2000.0 + at_s
+        device.write(HOME, np.zeros(6), closedness)
+        sent.append(len(lines[UR_TOPICS.gripper].sent))
+    assert sent == [1, 1, 2, 2, 3]
+    assert [m.data for m in lines[UR_TOPICS.gripper].sent] == [[0.5], [0.6], [0.6]]
+    assert len(lines[UR_TOPICS.positions].sent) == 5
+    assert lines[UR_TOPICS.positions].sent[-1].data == HOME.tolist()
+
+
+def test_a_state_read_in_the_turn_that_asked_for_the_time_is_not_from_after_it(
+    wall_clock: None,
+) -> None:
+    device, lines, clock = device_at_hand()
+    lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(), 0.0)]
+    device.open()
+    asked = device.now_s()
+    for later, expected in ((0.01, asked), (0.03, asked + 0.03)):
+        clock[0] = asked + later
+        lines[UR_TOPICS.joint_states].waiting = [sent_ago(whole_state(), -0.5)]
+        assert device.read().t_host_s == pytest.approx(expected, abs=1e-6)
