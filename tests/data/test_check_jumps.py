@@ -292,6 +292,11 @@ def test_bodies_are_not_judged_where_their_numbers_are_not_recorded():
         assert impossible(placed(qpos, qvel), layout) == []
     layout = StateLayout(velocity_rad_s=(), object_qpos=(2,), object_qvel=(2,))
     assert impossible(placed(qpos, qvel), layout) == [(0, 11)]
+    assert impossible(placed(qpos, qvel[:, :2]), layout) == []
+    assert impossible(placed(np.c_[qpos, qpos], qvel[:, :2]), layout) == []
+    assert impossible(placed(qpos[:, 0], qvel), layout) == []
+    arm_too = StateLayout(velocity_rad_s=(1.0, 1.0), object_qpos=(), object_qvel=())
+    assert impossible(placed(qpos[:, 0]), arm_too) == []
     assert impossible(placed(qpos), layout) == []
 
 

@@ -269,10 +269,15 @@ def _jerks(moves: np.ndarray) -> np.ndarray:
     return out
 
 
+def _reaches(rows: np.ndarray, columns: int) -> bool:
+    """Whether an array is (T, D) with at least so many columns."""
+    return rows.ndim == 2 and rows.shape[1] >= columns
+
+
 def _arm_jumps(view: View, layout: StateLayout, period_s: float) -> np.ndarray | None:
     joints = slice(layout.arm_qpos, layout.arm_qpos + len(layout.velocity_rad_s))
     qpos = view.infos.get("qpos")
-    if qpos is None or joints.stop == joints.start or qpos.shape[1] < joints.stop:
+    if qpos is None or joints.stop == joints.start or not _reaches(qpos, joints.stop):
         return None
     bound = np.asarray(layout.velocity_rad_s) * period_s * _VELOCITY_SLACK + _ARM_SLACK_RAD
     return np.asarray((np.abs(np.diff(qpos[:, joints], axis=0)) > bound).any(axis=1))
@@ -282,8 +287,9 @@ def _object_jumps(view: View, layout: StateLayout, period_s: float) -> np.ndarra
     qpos, qvel = view.infos.get("qpos"), view.infos.get("qvel")
     if qpos is None or qvel is None or not layout.object_qpos:
         return None
-    widest = max(layout.object_qpos) + 3, max(layout.object_qvel) + 3
-    if qpos.ndim != 2 or qvel.ndim != 2 or (qpos.shape[1], qvel.shape[1]) < widest:
+    if not _reaches(qpos, max(layout.object_qpos) + 3):
+        return None
+    if not _reaches(qvel, max(layout.object_qvel) + 3):
         return None
     bad = np.zeros(view.steps, bool)
     for position, velocity in zip(layout.object_qpos, layout.object_qvel, strict=True):
