@@ -427,3 +427,106 @@ def test_what_a_violated_constraint_asks_for_is_cut_to_half_of_what_the_box_allo
     np.testing.assert_allclose(
         barrier._attainable(np.full(3, 0.02), steep), [1.5 * best, 1.5 * best, 0.02]
     )
+
+
+def test_only_constraints_that_can_bind_in_the_box_reach_the_solver(model):
+    """g u is at least -0.3 where g = (3, 0), and -0.1 - 0.6 where g = (1, -2), in [-0.1, 0.3]."""
+    asked = []
+
+    def solver(*arguments):
+        asked.append(arguments)
+
+    _, barrier = make(model, solver=solver)
+    g = np.zeros((2, 6))
+    g[0, 0], g[1, :2] = 3.0, (1.0, -2.0)
+    box = Bounds(np.full(6, -0.1), np.full(6, 0.3), 1.0)
+    task = task_of(barrier, [1.0, 1.0], g)._replace(bounds=box)
+    wish = np.full(6, 0.2)
+    assert barrier._solve(task, wish, np.array([-0.31, -0.71])) is wish
+    assert not asked
+    barrier._solve(task, wish, np.array([-0.31, -0.69]))
+    barrier._solve(task, wish, np.array([-0.29, -0.71]))
+    barrier._solve(task, wish, np.array([-0.29, -0.69]))
+    assert [least.tolist() for _, _, least, _, _ in asked] == [[-0.69], [-0.29], [-0.29, -0.69]]
+    np.testing.assert_array_equal(asked[0][1], g[1:])
+    np.testing.assert_array_equal(asked[2][1], g)
+    np.testing.assert_array_equal(asked[2][3], box.lower)
+    np.testing.assert_array_equal(asked[2][4], box.upper)
+
+
+def test_what_leaves_a_velocity_no_way_on_is_named(model):
+    _, barrier = make(model, BarrierConfig(None, (0.15, -0.45, 0.0), (0.7, 0.45, 0.6)))
+    g = np.zeros((6, 6))
+    g[:, 0] = 1.0
+    rows = np.array([0.2 - 2e-6, 0.2 - 5e-7, 0.2, 0.3, 0.1, -1.0])
+    task = task_of(barrier, np.ones(6), g)
+    assert barrier._tight(task, 0.2 * np.eye(6)[0], rows) == barrier.names[1:4]
+
+
+def test_a_joint_that_its_own_limit_slows_is_named(model):
+    """0.02 rad before the limit, at alpha 10: 0.2 rad/s of the 0.3 rad/s that are asked for."""
+    shaper, barrier = make(model, BarrierConfig(None, None, None))
+    c, v = HOME.copy(), 0.2 * np.eye(6)[3]
+    c[3] = shaper.upper[3] - 0.02
+    report, _ = run(shaper, barrier, c, v, 0.3 * np.eye(6)[3], DT)
+    assert report.verdict is Verdict.MODIFIED
+    assert report.active == (f"joint/{UR5E.joint_names[3]}",)
+    assert (report.status, report.slack) == ("as asked", 0.0)
+    np.testing.assert_allclose(report.filtered_rad_s, 0.2 * np.eye(6)[3])
+    assert report.min_barrier == pytest.approx(0.02)
+
+
+def test_slack_is_what_a_violated_constraint_lacks_and_zero_otherwise(model):
+    """A centimetre deep, from rest: what 40 rad/s^2 give in half a millisecond is less than the
+    20 mm/s that are asked for, what they give in 10 ms is more."""
+    shaper, barrier = make(model)
+    assert run(shaper, barrier, HOME, STILL, STILL, DT)[0].slack == 0.0
+    for answer in (None, lambda *a: 1 / 0):
+        solver = answer or (lambda *a: None)
+        near_shaper, near, wanted = near_table(model, solver=solver)
+        assert run(near_shaper, near, HOME, STILL, wanted, DT)[0].slack == 0.0
+    near_shaper, near, wanted = near_table(model)
+    report, _ = run(near_shaper, near, HOME, STILL, wanted, DT)
+    assert (report.verdict, report.slack) == (Verdict.MODIFIED, pytest.approx(0.0, abs=1e-9))
+    table_z_m = lowest(make(model, BarrierConfig(0.0, None, None))[1], HOME) + 0.01
+    shaper, deep = make(model, BarrierConfig(table_z_m, None, None))
+    for dt, lacks in ((0.0005, True), (0.01, False)):
+        report, _ = run(shaper, deep, HOME, STILL, STILL, dt)
+        h, g = deep.heights(HOME), deep.gradients()
+        rate = g @ report.filtered_rad_s
+        asked = np.minimum(deep.alpha * (deep.config.band_m - h), deep.config.recovery_m_s)
+        short = np.where(h < deep.config.band_m, asked - rate, 0.0)
+        assert report.verdict is Verdict.MODIFIED
+        assert report.slack == pytest.approx(max(0.0, short.max()), abs=1e-9)
+        assert np.abs(report.filtered_rad_s).max() <= 40.0 * dt + 1e-12
+        assert (report.slack > 0.005) is lacks
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"time_budget_s": -1.0}, "time_budget_s"),
+        ({"time_budget_s": float("nan")}, "time_budget_s"),
+        ({"alpha": float("inf")}, "alpha"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"keep_out_margin_m": float("inf")}, "keep_out_margin_m"),
+        ({"held_object_m": float("nan")}, "held_object_m"),
+        ({"table_z_m": float("-inf")}, "table_z_m"),
+        ({"workspace_lower_m": None}, "workspace"),
+        ({"workspace_upper_m": None}, "workspace"),
+        ({"workspace_lower_m": (0.7, -0.45, 0.0)}, "workspace"),
+        ({"keep_out": ((0.0, 0.0, 0.1),)}, "keep_out"),
+        ({"keep_out": ((0.0, 0.0, 0.0, 0.1, 0.1),)}, "keep_out"),
+        ({"keep_out": ((0.0, float("nan"), 0.0, 0.1),)}, "keep_out"),
+        ({"keep_out": ((0.0, 0.0, 0.0, 0.1), (0.0, 0.0, 0.0, -0.1))}, "keep_out"),
+    ],
+)
+def test_no_number_of_a_config_is_senseless(wrong, name):
+    with pytest.raises(ValueError, match=name):
+        BarrierConfig(**wrong)
+
+
+def test_the_smallest_numbers_that_make_sense_are_allowed():
+    config = BarrierConfig(keep_out_margin_m=0.0, held_object_m=0.0, alpha=1e-3, band_m=1e-6)
+    assert (config.keep_out_margin_m, config.held_object_m) == (0.0, 0.0)
+    assert BarrierConfig(time_budget_s=1e-3, keep_out=((0.0, 0.0, 0.0, 1e-3),)).keep_out

@@ -505,3 +505,147 @@ def test_waypoints_are_held_before_the_first_and_after_the_last_and_joined_by_li
     at = {0.5: 1.0, 1.0: 1.0, 1.5: 2.0, 2.0: 3.0, 3.0: 1.0, 4.0: -1.0, 9.0: -1.0}
     got = {t: float(_interpolate(times, values, t)[0]) for t in at}
     assert got == pytest.approx(at)
+
+
+def test_ages_are_differences_and_lateness_too_also_early_in_the_life_of_a_clock():
+    """Clocks of simulators start at zero."""
+    rig = Rig(armed=False)
+    rig.device.time_s = 0.02
+    rig.robot.connect()
+    rig.robot.arm(POSITION)
+    rig.offer(HOME)
+    rig.tick(3)
+    assert rig.robot.health().command_age_s == pytest.approx(0.03)
+    assert rig.robot.health().state_age_s == pytest.approx(0.01)
+    late = Rig(armed=False)
+    late.device.time_s = 0.0
+    late.robot.connect()
+    wait = late.device.pass_time
+    late.device.pass_time = lambda until_s: wait(until_s + 0.004)
+    late.robot.advance(0.02)
+    # The first of two ticks ends 4 ms late; the second is due at 20 ms and ends at 24 ms.
+    assert late.robot.health().worst_lateness_s == pytest.approx(0.004)
+    assert late.robot.health().deadline_misses == 0
+    late.device.pass_time = lambda until_s: wait(until_s + 0.011)
+    late.robot.advance(0.02)
+    assert late.robot.health().deadline_misses == 2
+
+
+@pytest.mark.parametrize("dt", [0.0, -0.5, math.nan])
+def test_a_tick_of_no_length_brakes_as_one_of_the_usual_length_would(dt):
+    """1 rad/s less 40 rad/s^2 for 10 ms."""
+    rig = Rig(VELOCITY)
+    rig.stream(np.full(6, 1.0), 0.2)
+    before = rig.device.q
+    rig.robot.tick(dt)
+    np.testing.assert_allclose(rig.velocity(), 0.6)
+    np.testing.assert_allclose(rig.device.q - before, 0.008)
+
+
+def test_a_guard_that_fails_is_logged_with_what_it_failed_of(rig, monkeypatch, caplog):
+    monkeypatch.setattr(rig.robot._motion, "brake", lambda dt: 1 / 0)
+    rig.robot.tick(DT)
+    assert "tick: guard failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_command_that_cannot_be_judged_is_refused(rig, monkeypatch, caplog):
+    monkeypatch.setattr(rig.device, "now_s", lambda: 1 / 0)
+    receipt = rig.robot.submit(ArmCommand(POSITION, HOME, 0.5, 1, 100.0, 100.1))
+    assert (receipt.accepted, receipt.reasons) == (False, (Reason.GUARD_ERROR,))
+    assert "ZeroDivisionError" in caplog.text
+    monkeypatch.undo()
+    assert rig.robot.health().reasons == {"guard_error": 1}
+    assert rig.robot.lifecycle is Lifecycle.ARMED
+
+
+def reads_of(rig):
+    return rig.device._seq
+
+
+def test_a_simulated_arm_is_not_read_again_while_its_state_is_fresh():
+    """A simulator's state changes only when it is stepped, and reading it is what costs: one of up
+    to 45 ms is good enough to guard with, while a command is followed."""
+    rig = Rig(VELOCITY, simulated=True)
+    rig.tick()
+    assert rig.offer(np.zeros(6)).accepted
+    rig.tick()
+    before = reads_of(rig)
+    state = rig.device.time_s - DT
+    for at_s, again in ((state, 0), (state + 0.03, 0), (state + 0.0449, 0), (state + 0.0451, 1)):
+        rig.device.time_s = at_s if at_s > state else state + 0.01
+        rig.robot.tick(DT)
+        assert reads_of(rig) - before == again, at_s - state
+    real = Rig(VELOCITY)
+    real.offer(np.zeros(6))
+    before = reads_of(real)
+    real.tick(3)
+    assert reads_of(real) - before == 3
+
+
+def test_the_latest_state_is_read_in_every_state_but_that_of_a_simulator_that_stood_still():
+    rig = Rig(armed=False)
+    with pytest.raises(NotConnected):
+        rig.robot.latest()
+    rig.robot.connect()
+    seen = [rig.robot.latest().seq]
+    rig.robot.arm(VELOCITY)
+    for prepare in (
+        lambda: None,
+        lambda: rig.offer(np.zeros(6)),
+        rig.robot.hold,
+        lambda: (setattr(rig.device, "write_fault", OSError("cable")), rig.tick()),
+    ):
+        prepare()
+        seen.append(rig.robot.latest().seq)
+        assert math.isfinite(rig.robot.health().state_age_s)
+    assert rig.robot.lifecycle is Lifecycle.FAULT
+    assert seen == sorted(set(seen))
+    still = Rig(VELOCITY, simulated=True)
+    state = still.robot.latest()
+    assert still.robot.latest() is state
+    still.device.time_s -= 0.001  # a state from after now is the newest too
+    assert still.robot.latest() is state
+    still.device.time_s += 0.002
+    assert still.robot.latest().seq == state.seq + 1
+    still.robot.disarm()
+    count = reads_of(still)
+    assert still.robot.latest().seq == count + 1
+
+
+def test_a_state_that_was_heard_of_is_not_told_again(rig):
+    ear = Ear()
+    rig.robot.listeners.append(ear)
+    rig.device.read_fault = lambda s: dataclasses.replace(s, seq=5)
+    rig.tick(3)
+    rig.device.read_fault = lambda s: dataclasses.replace(s, seq=6)
+    rig.tick(2)
+    assert [facts[0].seq for name, facts in ear.heard if name == "on_state"] == [5, 6]
+
+
+def test_an_arm_without_a_gripper_is_sent_an_open_one():
+    rig = Rig(spec=dataclasses.replace(UR5E, gripper=None))
+    rig.tick()
+    assert rig.device.writes[-1][3] == 0.0
+
+
+@pytest.mark.parametrize(("measured", "sent"), [(-0.1, 0.0), (0.4, 0.4), (1.2, 1.0)])
+def test_arming_keeps_the_gripper_as_it_is_within_its_range(measured, sent):
+    rig = Rig(armed=False)
+    rig.robot.connect()
+    rig.device.read_fault = lambda s: dataclasses.replace(s, gripper_closedness=measured)
+    rig.robot.arm(POSITION)
+    rig.tick()
+    assert rig.device.writes[-1][3] == sent
+
+
+def test_an_arm_slower_than_a_tenth_of_a_radian_a_second_is_at_rest():
+    for speed, at_rest in ((0.1, True), (-0.101, False), (0.101, False)):
+        rig = Rig(armed=False)
+        rig.robot.connect()
+        rig.device.read_fault = lambda s, v=speed: dataclasses.replace(s, dq_rad_s=np.full(6, v))
+        if at_rest:
+            rig.robot.arm(POSITION)
+        else:
+            with pytest.raises(HardwareError, match=r"moving at 0\.10 rad/s"):
+                rig.robot.arm(POSITION)

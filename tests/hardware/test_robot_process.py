@@ -764,3 +764,42 @@ def test_the_loop_goes_on_for_the_half_second_that_braking_may_take(
     name, facts = room.notes.events[-1]
     assert (name, facts["deadline_misses"]) == ("end", 0)
     assert facts["ticks"] == len(lengths)
+
+
+def test_the_client_is_told_the_state_at_its_own_rate_while_the_loop_runs(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 ticks of 4 ms, and a push at every second of them."""
+    clock = [100.0]
+    monkeypatch.setattr(robot_process.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        room.server, "_serve_until", lambda due_s: clock.__setitem__(0, max(due_s, clock[0]))
+    )
+    pushed: list[float] = []
+    monkeypatch.setattr(room.server, "_push_state", lambda: pushed.append(clock[0]))
+    room.server.run(Asked())  # type: ignore[arg-type]
+    assert abs(len(pushed) - 64) <= 2
+    np.testing.assert_allclose(np.diff(pushed), 0.008, atol=0.0041)
+
+
+def test_what_the_guards_say_is_recorded_where_there_is_a_verdict() -> None:
+    notes = Notes()
+    for recorder in (notes, None):
+        log = robot_process._Log(recorder)
+        log.on_receipt(RECEIPT_)
+        log.on_receipt(dataclasses.replace(RECEIPT_, barrier=None))
+        log.on_command(COMMAND, RECEIPT_)
+        log.on_state(STATE)
+        assert log.state is STATE
+    assert notes.told == [
+        ("verdict", (9.0, REPORT)),
+        ("request", (9.0, COMMAND)),
+        ("receipt", (RECEIPT_,)),
+        ("state", (STATE,)),
+    ]
+
+
+def test_a_listener_never_waits_for_a_client(room: Room) -> None:
+    assert room.listener.getblocking() is False
+    room.server._accept()
+    assert room.server._client is None
