@@ -803,3 +803,75 @@ def test_a_listener_never_waits_for_a_client(room: Room) -> None:
     assert room.listener.getblocking() is False
     room.server._accept()
     assert room.server._client is None
+
+
+def test_a_client_that_is_gone_before_it_was_answered_is_none(room: Room) -> None:
+    def come_and_go() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(room.config.socket)
+        room.serve()
+
+    come_and_go()
+    assert room.server._client is None
+    client = room.client()
+    assert welcome(client) == ["welcome"]
+    come_and_go()  # refused without hearing of it
+    assert room.ask(client, "ping")["lifecycle"] == "connected"
+
+
+def run_in_this_process(
+    monkeypatch: pytest.MonkeyPatch, config: RobotProcessConfig, arm: FakeDevice
+) -> None:
+    class Ended(Asked):
+        def __init__(self, parent_pid: int) -> None:
+            super().__init__()
+            assert parent_pid == 77
+
+        def install(self) -> None:
+            pass
+
+    monkeypatch.setattr(robot_process, "Termination", Ended)
+    monkeypatch.setattr(robot_process, "raise_priority", lambda: None)
+    monkeypatch.setattr(robot_process, "settle_interpreter", lambda: None)
+    monkeypatch.setattr(robot_process, "arm_device", lambda kit, config: arm)
+    monkeypatch.setattr(robot_process, "_BRAKE_S", 0.01)
+    robot_process.run_robot(config)
+
+
+def test_a_robot_process_leaves_its_arm_closed_its_socket_gone_and_its_recording_whole(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "private" / "robot.sock")
+    recording = tmp_path / "flight.mcap"
+    config = RobotProcessConfig(
+        socket=path, domain_id=1, barrier=None, recording=str(recording), parent_pid=77
+    )
+    arm = FakeDevice()
+    run_in_this_process(monkeypatch, config, arm)
+    assert (arm.opened, arm.closed) == (1, 1)
+    assert not pathlib.Path(path).exists()
+    assert capsys.readouterr().out == f'ready {{"socket": {json.dumps(path)}}}\n'
+    [*_, last] = [r for r in read_recording(recording) if r.topic == EVENT]
+    assert json.loads(last.message.data)["event"] == "end"
+    assert any(r.topic == "/joint_states" for r in read_recording(recording))
+    again = FakeDevice()
+    run_in_this_process(monkeypatch, dataclasses.replace(config, recording=""), again)
+    assert again.closed == 1
+
+
+def test_a_robot_process_whose_arm_does_not_open_leaves_no_socket(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FakeDevice):
+        def open(self) -> None:
+            raise NotConnected("no arm")
+
+    path = str(tmp_path / "private" / "robot.sock")
+    recording = tmp_path / "flight.mcap"
+    config = RobotProcessConfig(
+        socket=path, domain_id=1, barrier=None, recording=str(recording), parent_pid=77
+    )
+    with pytest.raises(NotConnected, match="no arm"):
+        run_in_this_process(monkeypatch, config, Broken())
+    assert not pathlib.Path(path).exists()
+    assert list(read_recording(recording)) == []
