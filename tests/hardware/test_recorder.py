@@ -293,3 +293,148 @@ def test_a_finished_file_is_whole_to_its_last_byte(tmp_path: pathlib.Path) -> No
     content = (tmp_path / "flight.mcap").read_bytes()
     assert rec._intact_prefix(content) == len(content)
     assert rec._intact_prefix(content[:-1]) < len(content) - 8
+
+
+def test_what_happens_is_recorded_at_its_time_on_the_wall(tmp_path: pathlib.Path) -> None:
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    before = time.time_ns()
+    recorder.start()
+    recorder.event(time.monotonic(), "now")
+    after = time.time_ns()
+    recorder.close()
+    [event] = rec.read_recording(tmp_path / "flight.mcap")
+    # A millisecond for what steers the clock of the wall meanwhile.
+    assert before - 10**6 <= event.t_ns <= after + 10**6
+
+
+@pytest.mark.parametrize(
+    ("verdict", "level"),
+    [(Verdict.PASS, 0), (Verdict.MODIFIED, 1), (Verdict.INFEASIBLE, 2), (Verdict.ERROR, 2)],
+)
+def test_a_verdict_is_a_diagnostic_of_ros(
+    tmp_path: pathlib.Path, verdict: Verdict, level: int
+) -> None:
+    """OK, WARN and ERROR are 0, 1 and 2 there; numbers are texts."""
+    report = dataclasses.replace(
+        REPORT, verdict=verdict, slack=0.25, active=("table/tool", "joint/x")
+    )
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    recorder.start()
+    recorder.verdict(10.0, report)
+    recorder.close()
+    [recorded] = rec.read_recording(tmp_path / "flight.mcap")
+    [status] = recorded.message.status
+    assert (status.level, status.message) == (level, str(verdict))
+    assert status.name == f"{UR5E.name}: barrier filter"
+    assert {value.key: value.value for value in status.values} == {
+        "min_barrier": "0.012",
+        "active": "table/tool,joint/x",
+        "slack": "0.25",
+        "solver": "solved",
+        "solve_us": "50",
+        "nominal_rad_s": "[0.1, -0.2, 0.3, -0.4, 0.5, -0.6]",
+        "filtered_rad_s": "[0.05, -0.1, 0.15, -0.2, 0.25, -0.3]",
+    }
+
+
+def test_an_object_that_moves_is_recorded_each_time_it_does(tmp_path: pathlib.Path) -> None:
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    recorder.start()
+    unit = np.array([1.0, 0.0, 0.0, 0.0])
+    poses = [(0.0, unit), (0.0, unit), (1e-9, unit), (1e-9, -unit), (0.0, unit)]
+    for x, quaternion in poses:
+        pose = Pose(np.array([x, 2.0, 3.0]), quaternion)
+        recorder.state(dataclasses.replace(STATE, objects={"a": pose, "b": Pose(unit[:3], unit)}))
+    recorder.close()
+    recorded = list(rec.read_recording(tmp_path / "flight.mcap"))
+    moved = [r.message.pose for r in recorded if r.topic == "/objects/a/pose"]
+    assert [(p.position.x, p.orientation.w) for p in moved] == [
+        (0.0, 1.0),
+        (1e-9, 1.0),
+        (1e-9, -1.0),
+        (0.0, 1.0),
+    ]
+    assert (moved[0].position.y, moved[0].position.z) == (2.0, 3.0)
+    assert len([r for r in recorded if r.topic == "/objects/b/pose"]) == 1
+
+
+def test_an_arm_without_a_gripper_is_recorded_by_its_joints_alone(tmp_path: pathlib.Path) -> None:
+    recorder = rec.Recorder(tmp_path / "flight.mcap", dataclasses.replace(UR5E, gripper=None))
+    recorder.start()
+    recorder.state(dataclasses.replace(STATE, objects={}))
+    recorder.sent(10.0, Q, -Q, 0.25)
+    recorder.close()
+    state, sent = rec.read_recording(tmp_path / "flight.mcap")
+    assert list(state.message.name) == list(sent.message.joint_names) == list(UR5E.joint_names)
+    np.testing.assert_array_equal(state.message.position, Q)
+    np.testing.assert_array_equal(sent.message.points[0].velocities, -Q)
+
+
+def test_what_is_sent_may_be_changed_afterwards_by_who_sent_it(tmp_path: pathlib.Path) -> None:
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    q, dq = Q.copy(), -Q
+    recorder.sent(10.0, q, dq, 0.25)
+    q[:], dq[:] = 9.0, 9.0
+    recorder.start()
+    recorder.close()
+    [commands] = rec.sent_commands(tmp_path / "flight.mcap", 6)
+    np.testing.assert_array_equal(commands.q_rad, [Q])
+    np.testing.assert_array_equal(commands.dq_rad_s, [-Q])
+    recorder.close()  # a second time does nothing
+
+
+def test_messages_are_numbered_and_a_recovered_file_keeps_numbers_and_times(
+    tmp_path: pathlib.Path,
+) -> None:
+    record_all(tmp_path / "flight.mcap", states=3)
+    assert rec.recover(tmp_path / "flight.mcap", tmp_path / "again.mcap") == 3 + 1 + 5
+    for name in ("flight.mcap", "again.mcap"):
+        with open(tmp_path / name, "rb") as stream:
+            messages = [m for _, _, m in make_reader(stream).iter_messages(log_time_order=False)]
+        assert [m.sequence for m in messages] == list(range(1, 10))
+        assert all(m.publish_time == m.log_time for m in messages)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.mcap", "flight.mcap"]
+
+
+def test_a_recording_without_commands_has_no_stretches(tmp_path: pathlib.Path) -> None:
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    recorder.start()
+    recorder.event(10.0, "arm")
+    recorder.close()
+    assert rec.sent_commands(tmp_path / "flight.mcap", 6) == []
+    assert rec.worst_excess([], UR5E) == {}
+
+
+def test_the_worst_excess_is_that_of_the_worst_stretch_for_each_limit() -> None:
+    still = rec.SentCommands(np.array([0.0, 0.01]), np.zeros((2, 6)), np.zeros((2, 6)))
+    fast = dataclasses.replace(still, q_rad=np.array([[0.0] * 6, [0.1] * 6]))
+    far = dataclasses.replace(still, q_rad=np.full((2, 6), 7.0))
+    worst = rec.worst_excess([still, fast, far, still], UR5E)
+    assert worst["velocity_rad_s"] == pytest.approx(10.0 - np.pi)
+    assert worst["position_rad"] == pytest.approx(7.0 - min(UR5E.position_upper_rad))
+    assert worst["acceleration_rad_s2"] == pytest.approx(-min(UR5E.acceleration_rad_s2))
+
+
+@pytest.mark.parametrize("flush_s", [0.02, 1000.0])
+def test_the_disk_is_written_to_every_so_often_and_at_the_end(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, flush_s: float
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(rec, "_FLUSH_S", flush_s)
+    monkeypatch.setattr(rec, "_WAKE_S", 0.002)
+    monkeypatch.setattr(rec.os, "fsync", synced.append)
+    recorder = rec.Recorder(tmp_path / "flight.mcap", UR5E)
+    recorder.start()
+    recorder.event(10.0, "arm")
+    if flush_s > 1.0:
+        time.sleep(0.05)
+        assert synced == []
+    else:
+        deadline_s = time.monotonic() + 10.0
+        while len(synced) < 3 and time.monotonic() < deadline_s:
+            time.sleep(0.005)
+        assert len(synced) >= 3
+        assert len(list(rec.read_recording(tmp_path / "flight.mcap"))) == 1
+    before = len(synced)
+    recorder.close()
+    assert len(synced) > before
