@@ -148,3 +148,44 @@ def test_what_the_running_script_or_a_function_defines_is_only_here():
             assert registry.only_here(EnvSetting("Mine-v0"))
         finally:
             del gymnasium.registry["Mine-v0"]
+
+
+def test_an_entry_point_names_its_module_as_text_or_by_what_it_is():
+    named = {"tests.probe_envs:Reach": "tests.probe_envs", Reach: "tests.probe_envs"}
+    for entry, module in named.items():
+        assert registry._module_of(EnvSpec("Mine-v0", entry_point=entry)) == module
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({}, None),
+        ({"success": 1.0}, True),
+        ({"is_success": 0.0}, False),
+        ({"goal_achieved": True}, True),
+        ({"success": False, "is_success": True, "goal_achieved": True}, False),
+        ({"is_success": False, "goal_achieved": True}, False),
+    ],
+)
+def test_success_is_read_under_the_names_that_suites_use(info, expected):
+    assert registry.succeeded(info) is expected
+
+
+def test_a_limit_of_ones_own_stands_and_else_that_of_the_id_does():
+    assert registry.limited(EnvSetting("Hopper-v5")).max_episode_steps == 1000
+    assert registry.limited(EnvSetting("Hopper-v5", {}, 7)).max_episode_steps == 7
+
+
+def test_an_environment_that_tells_no_goal_is_said_so():
+    class Silent(Pays):
+        pass
+
+    with pytest.raises(EnvError, match="reset tells no goal"):
+        registry.GoalShown(Silent()).reset()
+
+
+def test_what_the_code_of_an_environment_raises_is_told_with_its_id():
+    with pytest.raises(EnvError, match=r"environment Pendulum-v1 cannot be made: .*nonsense"):
+        registry.make(EnvSetting("Pendulum-v1", {"nonsense": 1}))
+    with pytest.raises(EnvError, match=r"cannot import tests\.no_module"):
+        registry.find("tests.no_module:Mine-v0")

@@ -179,3 +179,28 @@ def test_a_reader_that_fails_is_a_lost_link() -> None:
 
     with pytest.raises(NotConnected, match="reading a topic failed"):
         dds.Subscription(Broken(), depth=1).take()
+
+
+def test_queues_are_as_long_as_those_of_ros_unless_told_otherwise(node: dds.Node) -> None:
+    """ROS keeps the last ten; a latched topic the last one, for whoever comes late."""
+    publisher, latched = node.publisher("/a", rt.String), node.publisher("/b", rt.String, True)
+    ordinary = node.subscription("/a", rt.String)
+    long = node.subscription("/a", rt.String, depth=30, reliable=True)
+    ends = (publisher._writer, latched._writer, ordinary._reader, long._reader)
+    found = [(end.get_qos()[Policy.History], end.get_qos()[Policy.Durability]) for end in ends]
+    volatile, last = Policy.Durability.Volatile, Policy.Durability.TransientLocal
+    keep = Policy.History.KeepLast
+    assert found == [
+        (keep(10), volatile),
+        (keep(1), last),
+        (keep(10), volatile),
+        (keep(30), volatile),
+    ]
+    reliable = [type(end.get_qos()[Policy.Reliability]).__name__ for end in ends]
+    assert reliable[0] == reliable[1] == reliable[3] != reliable[2]
+    assert (ordinary._depth, long._depth) == (10, 30)
+
+
+@pytest.mark.parametrize("domain_id", [0, dds.MAX_DOMAIN_ID])
+def test_the_first_and_the_last_domain_are_allowed(domain_id: int) -> None:
+    dds.check_domain(domain_id)

@@ -519,8 +519,12 @@ def test_a_mute_twin_says_nothing_and_a_deaf_one_hears_nothing_until_the_time_is
     assert twin._controllers.gripper == 0.0
     lines[UR_TOPICS.trajectory].waiting = [trajectory((1.0, Q, []))]
     np.testing.assert_array_equal(offer(now + 2.9), HOME)
+    np.testing.assert_array_equal(twin._controllers.target(now + 9.0), HOME)
     np.testing.assert_allclose(offer(now + 3.0), HOME + 0.1)
     assert twin._controllers.gripper == 0.7
+    lines[UR_TOPICS.trajectory].waiting = [trajectory((1.0, Q, []))]
+    twin._take_messages(now + 3.0)
+    np.testing.assert_allclose(twin._controllers.target(now + 4.0), Q)
     for wrong in ("{", "[1]", json.dumps({"mute_s": "x"})):
         twin._order_fault(wrong, now)
     twin._order_fault("{}", now + 50.0)
