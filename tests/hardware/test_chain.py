@@ -357,3 +357,147 @@ def test_every_limit_is_described_with_its_source():
 def test_a_wrong_config_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GuardConfig(**wrong)
+
+
+TRAJECTORY = {"mode": CommandMode.JOINT_TRAJECTORY, "expires_at_s": 100.9}
+FOLLOWING = chain.Armed(Lifecycle.ARMED, False, CommandMode.JOINT_TRAJECTORY, None)
+
+
+@pytest.mark.parametrize(
+    ("times", "rows", "reason"),
+    [
+        ([0.0, 1.0], 2, None),
+        ([0.3], 1, None),
+        ([0.0, 1.001], 2, Reason.INCOMPLETE),
+        ([-0.001, 0.5], 2, Reason.INCOMPLETE),
+        ([0.2, 0.2], 2, Reason.INCOMPLETE),
+        ([0.1, 0.2], 3, Reason.INCOMPLETE),
+        ([0.1, 0.2], 1, Reason.INCOMPLETE),
+        ([], 0, Reason.INCOMPLETE),
+        ([[0.1, 0.2]], 2, Reason.INCOMPLETE),
+        ([0.1, math.inf], 2, Reason.NON_FINITE),
+        (np.linspace(0.0, 1.0, 10_000), 10_000, None),
+        (np.linspace(0.0, 1.0, 10_001), 10_001, Reason.INCOMPLETE),
+    ],
+)
+def test_a_trajectory_has_a_posture_for_each_rising_time_within_the_horizon(times, rows, reason):
+    values = np.zeros((rows, 6))
+    assert why(FOLLOWING, values=values, times_s=np.array(times), **TRAJECTORY) is reason
+
+
+def test_a_trajectory_that_starts_later_starts_where_the_command_is():
+    for first, rows in ((0.2, 2), (0.0, 1)):
+        values, times = np.full((1, 6), 0.5), np.array([first])
+        accepted, _ = chain.admit(
+            command(values=values, times_s=times, gripper_closedness=1.5, **TRAJECTORY),
+            UR5E, GuardConfig(), FOLLOWING, np.full(6, 0.1), 100.0, FakeDevice().read,
+        )  # fmt: skip
+        np.testing.assert_array_equal(accepted.times_s, [0.0, first][-rows:])
+        np.testing.assert_array_equal(accepted.values[:, 0], [0.1, 0.5][-rows:])
+        assert (accepted.until_s, accepted.accepted_s, accepted.gripper) == (100.9, 100.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"expires_at_s": 101.0}, None),
+        ({"expires_at_s": 101.001}, Reason.NO_EXPIRY),
+        ({"expires_at_s": 100.001}, None),
+        ({"expires_at_s": -math.inf}, Reason.NO_EXPIRY),
+        ({"t_observation_s": 99.5}, None),
+        ({"t_observation_s": 99.499}, Reason.EXPIRED),
+        ({"t_observation_s": 100.0 + 5e-7}, None),
+        ({"t_observation_s": 100.0 + 5e-6}, Reason.EXPIRED),
+        ({"gripper_closedness": np.float32(0.5)}, None),
+        ({"gripper_closedness": 1}, None),
+        ({"gripper_closedness": "1"}, Reason.INCOMPLETE),
+        ({"t_observation_s": None}, Reason.INCOMPLETE),
+        ({"seq": np.int64(1)}, None),
+        ({"seq": 1.0}, Reason.INCOMPLETE),
+        ({"values": np.zeros((1, 6))}, Reason.INCOMPLETE),
+        ({"values": np.zeros(6, bool)}, Reason.INCOMPLETE),
+        ({"values": np.zeros(6, np.int8)}, None),
+    ],
+)
+def test_the_ends_of_what_is_admitted(changes, reason):
+    """One second ahead, half a second back, and a microsecond that clocks may differ by."""
+    assert why(**changes) is reason
+
+
+def test_sequence_numbers_must_rise_and_a_state_be_fresh_and_near():
+    for last, reason in ((6, None), (7, Reason.OUT_OF_ORDER), (8, Reason.OUT_OF_ORDER)):
+        assert chain.check_order(command(seq=7), last) is reason
+    assert chain.check_order(command(seq=-5), None) is None
+    state = FakeDevice().read()
+    for age, reason in ((0.1, None), (0.101, "stale"), (-5e-7, None), (-5e-6, "stale")):
+        aged = dataclasses.replace(state, t_host_s=50.0 - age)
+        expected = None if reason is None else Reason.STALE_STATE
+        assert chain.check_state(aged, 50.0, 0.1 + 1e-9) is expected, age
+    off = state.q_rad + 0.6 * np.eye(6)[4]
+    for c, limit, reason in (
+        (off, 0.6001, None),
+        (off, 0.5999, Reason.TRACKING_ERROR),
+        (2 * state.q_rad - off, 0.5999, Reason.TRACKING_ERROR),
+        (2 * state.q_rad - off, 0.6001, None),
+    ):
+        assert chain.check_tracking(c, state, limit) is reason
+
+
+def test_the_hard_clamp_leaves_alone_what_is_within_every_limit_and_only_that():
+    clamp = chain.HardClamp(UR5E, chain.make_shaper(UR5E, GuardConfig()))
+    c, dt, one = np.zeros(6), 0.01, np.eye(6)[1]
+    v = (SPEED[1] - 0.2) * one
+    for v0, v1, ok in (
+        (v, v + 0.2 * one, True),  # to the speed limit
+        (v, v + 0.201 * one, False),
+        (0 * v, ACCELERATION[1] * dt * one, True),
+        (0 * v, -ACCELERATION[1] * dt * one, True),
+        (0 * v, -ACCELERATION[1] * dt * 1.001 * one, False),
+    ):
+        c1, out, changed = clamp(c, v0, v1, dt)
+        assert changed is not ok
+        top = np.minimum(SPEED[1], v0[1] + ACCELERATION[1] * dt)
+        assert out[1] == pytest.approx(np.clip(v1[1], v0[1] - ACCELERATION[1] * dt, top))
+        np.testing.assert_allclose(c1, c + (v0 + out) / 2 * dt)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_outside_the_hard_limits_the_clamp_lets_a_joint_only_come_back(side):
+    clamp = chain.HardClamp(UR5E, chain.make_shaper(UR5E, GuardConfig()))
+    c = np.zeros(6)
+    c[2] = (UPPER if side == 1 else LOWER)[2] + side * 0.1
+    still = np.zeros(6)
+    outward, inward = side * 0.1 * np.eye(6)[2], -side * 0.1 * np.eye(6)[2]
+    c1, v1, changed = clamp(c, still, outward, 0.01)
+    assert changed
+    np.testing.assert_array_equal(c1, c)
+    np.testing.assert_array_equal(v1, still)
+    c1, v1, _ = clamp(c, still, inward, 0.01)
+    np.testing.assert_allclose(v1, inward)
+    np.testing.assert_allclose(c1, c + inward * 0.005)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"velocity_scale": 0.0}, {"velocity_scale": -0.5}, {"acceleration_rad_s2": 0.0}]
+)
+def test_a_limit_of_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GuardConfig(**wrong)
+
+
+def test_a_tick_may_be_as_long_as_the_longest_and_limits_as_the_spec_has_them():
+    config = GuardConfig(tick_s=0.02, max_tick_s=0.02, velocity_scale=1.0, acceleration_rad_s2=0.1)
+    shaper = chain.make_shaper(UR5E, config)
+    assert (shaper.max_tick_s, shaper.acceleration.max()) == (0.02, 0.1)
+    np.testing.assert_array_equal(shaper.velocity, SPEED)
+
+
+def test_a_barrier_is_described_with_its_numbers():
+    barrier = BarrierConfig(keep_out=((0.4, 0.0, 0.2, 0.06),))
+    controller = ArmController(FakeDevice(), barrier=barrier, kit=UR5E_KIT)
+    text = chain.describe(UR5E, GuardConfig(), controller.barrier)
+    assert f"{len(controller.barrier.names)} constraints, alpha 10.00 1/s (config 10" in text
+    assert "band 0.001 m" in text
+    assert "table at z = 0.0 m; tool in (0.15, -0.45, 0.0) to (0.7, 0.45, 0.6) m" in text
+    assert "((0.4, 0.0, 0.2, 0.06),), margin 0.03 m" in text
+    assert "rad/s (spec), 40.0 rad/s^2 (spec)" in text

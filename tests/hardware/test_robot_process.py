@@ -875,3 +875,72 @@ def test_a_robot_process_whose_arm_does_not_open_leaves_no_socket(
         run_in_this_process(monkeypatch, config, Broken())
     assert not pathlib.Path(path).exists()
     assert list(read_recording(recording)) == []
+
+
+# Single fields of a frame
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, 0), (2**63 - 1, 2**63 - 1), (-1, None), (2**63, None), (True, None), (1.0, None)],
+)
+def test_an_integer_of_a_frame_fits_into_64_bits(value: object, expected: int | None) -> None:
+    if expected is None:
+        with pytest.raises(wire.ProtocolError, match="n must be an integer"):
+            wire.integer({"n": value}, "n")
+    else:
+        assert wire.integer({"n": value}, "n") == expected
+
+
+def test_numbers_of_a_frame_are_floats_and_texts_are_texts() -> None:
+    assert wire.number({"x": 3}, "x") == 3.0
+    assert isinstance(wire.number({"x": 3}, "x"), float)
+    for wrong in (True, "1", None, [1.0]):
+        with pytest.raises(wire.ProtocolError, match="x must be a number"):
+            wire.number({"x": wrong}, "x")
+    with pytest.raises(wire.ProtocolError, match="x must be a string"):
+        wire.text({}, "x")
+
+
+@pytest.mark.parametrize(
+    "wrong", [3.0, [[[1.0]]], [], ["a"], [[1.0], [1.0, 2.0]], [True], None, [None]], ids=str
+)
+def test_an_array_of_a_frame_is_a_list_of_numbers_or_of_such_lists(wrong: object) -> None:
+    if wrong != []:
+        with pytest.raises(wire.ProtocolError, match="a must be an array of numbers"):
+            wire.array({"a": wrong}, "a")
+    for right in ([1, 2], [[1.0, 2.0], [3.0, 4.0]]):
+        got = wire.array({"a": right}, "a")
+        assert got.dtype == np.float64
+        assert got.tolist() == right
+
+
+def test_a_frame_may_be_as_long_as_is_said_and_no_longer() -> None:
+    empty = len(wire.encode("x", {"s": ""})) - 4
+    longest = wire.encode("x", {"s": "a" * (wire.MAX_FRAME_BYTES - empty)})
+    assert longest[:4] == struct.pack(">I", wire.MAX_FRAME_BYTES)
+    with pytest.raises(wire.ProtocolError, match=f"{wire.MAX_FRAME_BYTES + 1} bytes, allowed"):
+        wire.encode("x", {"s": "a" * (wire.MAX_FRAME_BYTES - empty + 1)})
+    ours, theirs = socket.socketpair()
+    sender, reader = wire.Channel(ours), wire.Channel(theirs)
+    frames: list[dict[str, Any]] = []
+    sender.send("x", s="a" * (wire.MAX_FRAME_BYTES - empty))
+    while not frames:
+        sender.flush()
+        frames += reader.receive()
+    assert len(frames[0]["s"]) == wire.MAX_FRAME_BYTES - empty
+    sender.close()
+    with pytest.raises(NotConnected, match="closed the local socket"):
+        reader.receive()
+    reader.close()
+
+
+def test_what_json_does_not_know_is_sent_as_what_it_stands_for() -> None:
+    sent = {"a": np.arange(3), "b": np.float32(0.5), "c": Lifecycle.ARMED, "d": Pose(Q[:3], Q[:4])}
+    got = json.loads(wire.encode("x", sent)[4:])
+    assert (got["a"], got["b"], got["c"]) == ([0, 1, 2], 0.5, "armed")
+    assert got["d"] == {"position_m": Q[:3].tolist(), "quaternion_wxyz": Q[:4].tolist()}
+    with pytest.raises(TypeError, match="cannot send a object"):
+        wire.plain(object())
+    with pytest.raises(TypeError, match="cannot send a type"):
+        wire.plain(Pose)
