@@ -181,7 +181,7 @@ def number(fields: Mapping[str, Any], name: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return -math.inf if value < 0 else math.inf
 
 
 def integer(fields: Mapping[str, Any], name: str) -> int:

@@ -136,6 +136,15 @@ def test_any_json_is_a_command_or_a_protocol_error(fields: dict[str, Any]) -> No
     assert isinstance(command.seq, int)
 
 
+@pytest.mark.parametrize("name", ["gripper_closedness", "t_observation_s", "expires_at_s"])
+def test_an_integer_that_no_float_holds_is_endless_and_ends_nothing(name: str) -> None:
+    """The guards refuse what is not finite; an exception would end the robot process."""
+    fields = json.loads(json.dumps(COMMAND, default=wire.plain))
+    for huge, read in ((10**400, math.inf), (-(10**400), -math.inf)):
+        sent = wire.decode(wire.encode("submit", {**fields, name: huge})[4:])
+        assert getattr(wire.to_command(sent), name) == read
+
+
 def test_an_old_version_is_refused() -> None:
     with pytest.raises(wire.ProtocolError, match="expected an object of version 1"):
         wire.decode(b'{"v": 0, "kind": "ping"}')
