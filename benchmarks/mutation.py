@@ -20,6 +20,7 @@ import collections
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -334,25 +335,27 @@ class Cover:
                 known[int(line)] |= set(tests)
 
 
+@functools.cache
+def _syntax(path: str) -> ast.Module:
+    """Of a file as it is."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
 def _while_imported(mutant: Mutant) -> bool:
     """Whether the place of a mutant is in no function's body."""
-    tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
-    functions = [
-        n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
     return not any(
-        function.body[0].lineno <= mutant.line <= (function.end_lineno or 0)
-        for function in functions
+        node.body[0].lineno <= mutant.line <= (node.end_lineno or 0)
+        for node in ast.walk(_syntax(mutant.path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
 
 
 def _statement(mutant: Mutant) -> range:
     """Lines of the innermost statement around a mutant, down to it."""
-    tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
     first = mutant.line
     starts = [
         node.lineno
-        for node in ast.walk(tree)
+        for node in ast.walk(_syntax(mutant.path))
         if isinstance(node, ast.stmt) and node.lineno <= mutant.line <= (node.end_lineno or 0)
     ]
     return range(max(starts, default=first), first + 1)

@@ -16,6 +16,7 @@ from robo_rl.learn.recipes import RECIPES
 from tests.test_architecture import sources
 
 FILE = pathlib.Path(__file__).with_name("defaults.json")
+AGREED = json.loads(FILE.read_text(encoding="utf-8"))
 FILLED_BY_STEPS = {
     "robo_rl.learn.online.behaviour.LiveEpisode",
     "robo_rl.workflow.quickstart_report.Results",
@@ -59,6 +60,7 @@ def defaults(cls):
     return found
 
 
+@functools.cache
 def taken():
     """All that is pinned."""
     found = {name: defaults(cls) for name, cls in classes().items()}
@@ -67,13 +69,13 @@ def taken():
     return {name: values for name, values in found.items() if values}
 
 
-@pytest.mark.parametrize("name", json.loads(FILE.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("name", AGREED)
 def test_defaults_are_those_that_were_agreed(name):
-    assert taken().get(name) == json.loads(FILE.read_text(encoding="utf-8"))[name]
+    assert taken().get(name) == AGREED[name]
 
 
 def test_all_defaults_are_agreed_on():
-    missing = taken().keys() - json.loads(FILE.read_text(encoding="utf-8")).keys()
+    missing = taken().keys() - AGREED.keys()
     assert not missing, "run python -m tests.test_defaults and look at what it changed"
 
 
@@ -87,7 +89,7 @@ def test_what_is_agreed_once_cannot_be_changed_in_place():
     assert loose == FILLED_BY_STEPS
 
 
-# methods.md's sources: the papers' tables and their authors' configurations.
+# From the papers' tables and their authors' configurations.
 PUBLISHED = {
     "iql": {"discount": 0.99, "polyak": 0.005, "actor_lr": 3e-4, "critic_lr": 3e-4, "critics": 2},
     "cql": {"samples": 10, "discount": 0.99, "polyak": 0.005},

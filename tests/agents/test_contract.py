@@ -355,6 +355,21 @@ def test_nothing_is_explored_unless_it_is_asked_for(name):
     assert inspect.signature(AGENTS[name].act).parameters["explore"].default is False
 
 
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize("case", ["hnpg", "ppo"])
+def test_on_policy_exploration_is_a_normal_around_the_mean_cut_at_the_box(case, batch):
+    jitted = _compiled(case)
+    state = jitted.init(jax.random.key(0), batch)
+    obs, key = jnp.asarray(batch["observations"]), jax.random.key(1)
+    noise = np.asarray(jax.random.normal(key, (8, 2)))
+    for log_std, std in ((-1.0, np.exp(-1.0)), (-9.0, np.exp(-5.0)), (9.0, np.exp(2.0))):
+        actor = {**state.params["actor"], "log_std": jnp.full(2, log_std)}
+        wide = dataclasses.replace(state, params={**state.params, "actor": actor})
+        mean = np.asarray(jitted.act(wide, obs, key, False))
+        expected = np.clip(mean + std * noise, -1.0, 1.0)
+        np.testing.assert_allclose(jitted.act(wide, obs, key, True), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("config", [*CONFIGS.values(), *(a.Config() for a in AGENTS.values())])
 def test_configs_come_back_from_the_file_of_a_run(config):
     text = json.dumps(configs.to_json(config), allow_nan=False)

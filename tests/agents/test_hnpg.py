@@ -184,21 +184,6 @@ def test_actions_of_a_row_do_not_depend_on_the_rows_behind_it(batch):
 
 
 @pytest.mark.usefixtures("quick_compile")
-def test_exploration_is_a_normal_around_the_mean_cut_at_the_box(batch):
-    state = INIT(CONFIG, jax.random.key(0), batch)
-    obs, key = jnp.asarray(batch["observations"]), jax.random.key(1)
-    noise = np.asarray(jax.random.normal(key, (8, 2)))
-    for log_std, std in ((-1.0, np.exp(-1.0)), (-9.0, np.exp(-5.0)), (9.0, np.exp(2.0))):
-        actor = {**state.params["actor"], "log_std": jnp.full(2, log_std)}
-        wide = dataclasses.replace(state, params={**state.params, "actor": actor})
-        mean = np.asarray(hnpg.act(CONFIG, wide, obs, key))
-        expected = np.clip(mean + std * noise, -1.0, 1.0)
-        np.testing.assert_allclose(
-            hnpg.act(CONFIG, wide, obs, key, explore=True), expected, atol=1e-5
-        )
-
-
-@pytest.mark.usefixtures("quick_compile")
 def test_advantages_by_hand(batch):
     """A critic that says 3 everywhere leaves no advantage to the rollout's rows but rewards, and
     none to the offline rows; standardised by the rows' weights."""

@@ -84,21 +84,6 @@ def test_ratios_are_to_the_policy_that_collected_the_rollout(batch):
 
 
 @pytest.mark.usefixtures("quick_compile")
-def test_exploration_is_a_normal_around_the_mean_cut_at_the_box(batch):
-    state = INIT(CONFIG, jax.random.key(0), batch)
-    obs, key = jnp.asarray(batch["observations"]), jax.random.key(1)
-    noise = np.asarray(jax.random.normal(key, (8, 2)))
-    for log_std, std in ((-1.0, np.exp(-1.0)), (-9.0, np.exp(-5.0)), (9.0, np.exp(2.0))):
-        actor = {**state.params["actor"], "log_std": jnp.full(2, log_std)}
-        wide = dataclasses.replace(state, params={**state.params, "actor": actor})
-        mean = np.asarray(ppo.act(CONFIG, wide, obs, key))
-        expected = np.clip(mean + std * noise, -1.0, 1.0)
-        np.testing.assert_allclose(
-            ppo.act(CONFIG, wide, obs, key, explore=True), expected, atol=1e-5
-        )
-
-
-@pytest.mark.usefixtures("quick_compile")
 def test_each_step_moves_its_own_network_only(batch):
     state = INIT(CONFIG, jax.random.key(0), batch)
     at_the_end = dataclasses.replace(state, step=jnp.asarray(4, jnp.int32))

@@ -116,28 +116,22 @@ def test_episodes_of_another_width_are_said_not_to_be_looked_at(write):
     assert "space_differs" in found(report)
 
 
+def walker(rng, steps):
+    """Its velocities change at random; episodes begin alike."""
+    episode = arm(rng, steps)
+    rows = rng.normal(0.0, 1.0, (steps + 1, 6))
+    rows[0] *= 0.01
+    return dataclasses.replace(episode, observations=rows.astype(np.float32))
+
+
 def test_a_walker_put_back_to_its_start_is_seen_although_it_jerks_as_hard_by_itself(write):
     """Velocities change at random from step to step, so only the start gives the reset away."""
     rng = np.random.default_rng(0)
-
-    def walker(steps):
-        episode = arm(rng, steps)
-        rows = rng.normal(0.0, 1.0, (steps + 1, 6))
-        rows[0] *= 0.01
-        return dataclasses.replace(episode, observations=rows.astype(np.float32))
-
-    clean = [walker(100) for _ in range(12)]
+    clean = [walker(rng, 100) for _ in range(12)]
     assert "jumps" in check(write(clean, provenance=UNKNOWN, observation_space=SPACE)).passed
-    bad = glued([walker(100), walker(100)])
+    bad = glued([walker(rng, 100), walker(rng, 100)])
     dataset = write([*clean, bad], "b-v0", UNKNOWN, observation_space=SPACE)
     assert found(check(dataset))["reset_inside"].places == ((12, 99),)
-
-
-def walker(rng, steps):
-    """Its velocities change at random; episodes begin alike."""
-    rows = rng.normal(0.0, 1.0, (steps + 1, 6))
-    rows[0] *= 0.01
-    return dataclasses.replace(arm(rng, steps), observations=rows.astype(np.float32))
 
 
 @pytest.mark.parametrize(("count", "enough"), [(7, False), (8, True)])

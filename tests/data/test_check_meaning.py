@@ -921,20 +921,23 @@ def test_sensors_that_froze_in_one_of_twenty_episodes_are_told(clean, odd):
     assert ("frozen" in codes(episodes)) == odd
 
 
+def twelve_with_a_repeat(count, row):
+    """Twelve episodes of 40 steps; in so many of them the row after `row` repeats it."""
+    episodes = [push(seed, 40) for seed in range(12)]
+    repeated = each(episodes[:count], observations=lambda o: held(o, row, 1))
+    return [*repeated, *episodes[count:]]
+
+
 @pytest.mark.parametrize(("repeated", "odd"), [(9, False), (10, True)])
 def test_repeated_rows_are_told_from_a_fiftieth_of_the_steps_on(repeated, odd):
     """Of 480, that is 9.6."""
-    episodes = [push(seed, 40) for seed in range(12)]
-    for number in range(repeated):
-        episodes[number] = each([episodes[number]], observations=lambda o: held(o, 12, 1))[0]
+    episodes = twelve_with_a_repeat(repeated, 12)
     assert ("rows_repeated" in codes(episodes)) == odd
 
 
 @pytest.mark.parametrize(("repeated", "odd"), [(5, False), (6, True)])
 def test_last_rows_that_repeat_are_told_where_half_of_the_episodes_have_them(repeated, odd):
-    episodes = [push(seed, 40) for seed in range(12)]
-    for number in range(repeated):
-        episodes[number] = each([episodes[number]], observations=lambda o: held(o, 39, 1))[0]
+    episodes = twelve_with_a_repeat(repeated, 39)
     found = codes(episodes)
     assert ("last_repeated" in found) == odd
     if odd:

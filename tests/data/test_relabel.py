@@ -140,6 +140,17 @@ def test_the_goal_must_be_appended_to_the_state():
         )
 
 
+def six_steps(truncations):
+    """An episode that shows the number of each row and ends its task nowhere."""
+    return Episode(
+        observations=np.arange(7.0)[:, None],
+        actions=np.zeros((6, 1)),
+        rewards=np.zeros(6),
+        terminations=np.zeros(6, bool),
+        truncations=truncations,
+    )
+
+
 @pytest.mark.parametrize(
     ("after", "spans"),
     [("split", [(0, 2), (2, 5), (5, 6)]), ("keep", [(0, 6)]), ("drop", [(0, 2)])],
@@ -147,13 +158,7 @@ def test_the_goal_must_be_appended_to_the_state():
 def test_a_termination_splits_keeps_or_ends_a_recording(after, spans):
     """Six steps that terminate at their second and fifth: each piece ends where it should."""
     steps = np.arange(6)
-    whole = Episode(
-        observations=np.arange(7.0)[:, None],
-        actions=np.zeros((6, 1)),
-        rewards=np.zeros(6),
-        terminations=np.zeros(6, bool),
-        truncations=steps == 5,
-    )
+    whole = six_steps(steps == 5)
     pieces = list(relabelled(whole, steps + 0.5, np.isin(steps, (1, 4)), after))
     assert [(p.observations[0, 0], p.observations[-1, 0]) for p in pieces] == spans
     np.testing.assert_array_equal(pieces[0].rewards, steps[: spans[0][1]] + 0.5)
@@ -218,13 +223,7 @@ def test_the_goal_columns_lie_before_the_goal():
 
 def test_ends_that_an_episode_had_before_stay_where_its_new_task_goes_on():
     steps = np.arange(6)
-    whole = Episode(
-        observations=np.arange(7.0)[:, None],
-        actions=np.zeros((6, 1)),
-        rewards=np.zeros(6),
-        terminations=np.zeros(6, bool),
-        truncations=np.isin(steps, (1, 2)),
-    )
+    whole = six_steps(np.isin(steps, (1, 2)))
     (kept,) = relabelled(whole, np.zeros(6), steps == 2, "keep")
     assert kept.truncations.tolist() == [False, True, False, False, False, True]
     assert kept.terminations.tolist() == (steps == 2).tolist()

@@ -21,6 +21,11 @@ def test_a_scene_has_the_cubes_and_the_step_limit_of_ogbenchs(scene):
 
 
 def test_observations_are_centred_and_scaled_as_ogbenchs():
-    """`compute_observation` of its cube environment: (position - (0.425, 0, 0)) * 10."""
+    """Its observation begins with six positions and six velocities, then comes the tool."""
     np.testing.assert_array_equal(geometry.CENTER_M, [0.425, 0.0, 0.0])
     assert geometry.PER_M == 10.0
+    with quiet():
+        env = load_ogbench("manipspace.envs.cube_env").CubeEnv(env_type="single")
+        observation, _ = env.reset(seed=0, options={"task_id": 1})
+    tool_m = env.compute_ob_info()["proprio/effector_pos"]
+    np.testing.assert_allclose(observation[12:15], (tool_m - geometry.CENTER_M) * geometry.PER_M)

@@ -126,28 +126,25 @@ def test_arguments_of_an_id_are_those_that_it_brings_and_those_that_are_given():
     assert robots.get().name == "ur5e"
 
 
-def test_only_what_no_package_registers_travels_to_other_processes():
+def test_what_packages_register_does_not_travel_to_other_processes():
     with registry.prepared(EnvSetting("Pendulum-v1")) as setting:
         assert setting.registered is None
     assert not registry.only_here(EnvSetting("Pendulum-v1"))
-    for entry in ("tests.probe_envs:Reach", Reach):
-        spec = EnvSpec("Mine-v0", entry_point=entry, max_episode_steps=5)
-        gymnasium.registry["Mine-v0"] = spec
-        try:
-            with registry.prepared(EnvSetting("Mine-v0")) as setting:
-                assert setting.registered is spec
-            assert not registry.only_here(EnvSetting("Mine-v0"))
-        finally:
-            del gymnasium.registry["Mine-v0"]
 
 
-def test_what_the_running_script_or_a_function_defines_is_only_here():
-    for entry in ("__main__:Mine", lambda: Reach()):
-        gymnasium.registry["Mine-v0"] = EnvSpec("Mine-v0", entry_point=entry)
-        try:
-            assert registry.only_here(EnvSetting("Mine-v0"))
-        finally:
-            del gymnasium.registry["Mine-v0"]
+@pytest.mark.parametrize("entry", ["tests.probe_envs:Reach", Reach])
+def test_what_a_module_of_ones_own_defines_travels(entry, monkeypatch):
+    spec = EnvSpec("Mine-v0", entry_point=entry, max_episode_steps=5)
+    monkeypatch.setitem(gymnasium.registry, "Mine-v0", spec)
+    with registry.prepared(EnvSetting("Mine-v0")) as setting:
+        assert setting.registered is spec
+    assert not registry.only_here(EnvSetting("Mine-v0"))
+
+
+@pytest.mark.parametrize("entry", ["__main__:Mine", lambda: Reach()])
+def test_what_the_running_script_or_a_function_defines_is_only_here(entry, monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "Mine-v0", EnvSpec("Mine-v0", entry_point=entry))
+    assert registry.only_here(EnvSetting("Mine-v0"))
 
 
 def test_an_entry_point_names_its_module_as_text_or_by_what_it_is():

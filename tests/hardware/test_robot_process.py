@@ -703,6 +703,26 @@ def test_every_answer_tells_the_lifecycle_and_errors_have_their_names(room: Room
     assert events["stop"] == {"arguments": ["ramp"]}
 
 
+def test_a_command_with_a_number_that_no_float_holds_is_refused_and_the_loop_goes_on(
+    room: Room,
+) -> None:
+    client = room.client()
+    welcome(client)
+    room.ask(client, "arm", mode="joint_position")
+    now = room.controller.now_s()
+    fields = json.loads(
+        json.dumps(
+            ArmCommand(CommandMode.JOINT_POSITION, HOME, 0.5, 1, now, now + 0.1),
+            default=wire.plain,
+        )
+    )
+    for name in ("gripper_closedness", "t_observation_s", "expires_at_s"):
+        for huge in (10**400, -(10**400)):
+            answer = room.ask(client, "submit", **{**fields, name: huge})
+            assert answer["receipt"]["accepted"] is False, name
+    assert room.ask(client, "submit", **fields)["receipt"]["accepted"] is True
+
+
 def test_a_new_client_finds_the_arm_disarmed(room: Room) -> None:
     first = room.client()
     room.controller.arm(CommandMode.JOINT_POSITION)
@@ -749,15 +769,21 @@ class Asked:
         return self.looks >= 3
 
 
-def test_the_loop_goes_on_for_the_half_second_that_braking_may_take(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ticks of 4 ms: two before the third look, and 125 after it, on a clock that only waits."""
+def waiting_clock(room: Room, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loop's clock, which goes on only where the loop waits for a tick."""
     clock = [100.0]
     monkeypatch.setattr(robot_process.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(
         room.server, "_serve_until", lambda due_s: clock.__setitem__(0, max(due_s, clock[0]))
     )
+    return clock
+
+
+def test_the_loop_goes_on_for_the_half_second_that_braking_may_take(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks of 4 ms: two before the third look, and 125 after it, on a clock that only waits."""
+    waiting_clock(room, monkeypatch)
     lengths = []
     tick = room.server._tick
     monkeypatch.setattr(
@@ -779,11 +805,7 @@ def test_the_client_is_told_the_state_at_its_own_rate_while_the_loop_runs(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """128 ticks of 4 ms, and a push at every second of them."""
-    clock = [100.0]
-    monkeypatch.setattr(robot_process.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(
-        room.server, "_serve_until", lambda due_s: clock.__setitem__(0, max(due_s, clock[0]))
-    )
+    clock = waiting_clock(room, monkeypatch)
     pushed: list[float] = []
     monkeypatch.setattr(room.server, "_push_state", lambda: pushed.append(clock[0]))
     room.server.run(Asked())  # type: ignore[arg-type]
@@ -912,16 +934,18 @@ def test_numbers_of_a_frame_are_floats_and_texts_are_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [3.0, [[[1.0]]], [], ["a"], [[1.0], [1.0, 2.0]], [True], None, [None]], ids=str
+    "wrong", [3.0, [[[1.0]]], ["a"], [[1.0], [1.0, 2.0]], [True], None, [None]], ids=str
 )
-def test_an_array_of_a_frame_is_a_list_of_numbers_or_of_such_lists(wrong: object) -> None:
-    if wrong != []:
-        with pytest.raises(wire.ProtocolError, match="a must be an array of numbers"):
-            wire.array({"a": wrong}, "a")
-    for right in ([1, 2], [[1.0, 2.0], [3.0, 4.0]]):
-        got = wire.array({"a": right}, "a")
-        assert got.dtype == np.float64
-        assert got.tolist() == right
+def test_what_is_no_list_of_numbers_or_of_such_lists_is_refused(wrong: object) -> None:
+    with pytest.raises(wire.ProtocolError, match="a must be an array of numbers"):
+        wire.array({"a": wrong}, "a")
+
+
+@pytest.mark.parametrize("right", [[], [1, 2], [[1.0, 2.0], [3.0, 4.0]]], ids=str)
+def test_an_array_of_a_frame_is_a_list_of_numbers_or_of_such_lists(right: list[object]) -> None:
+    got = wire.array({"a": right}, "a")
+    assert got.dtype == np.float64
+    assert got.tolist() == right
 
 
 def test_a_frame_may_be_as_long_as_is_said_and_no_longer() -> None:

@@ -455,12 +455,3 @@ def test_the_residual_recipe_runs_from_a_cloned_policy(data):
     after = online.finetune(residual, new, Reach(), recipe, loop, state, offline=data)
     assert (int(after.opt["critic"].count), int(after.opt["actor"].count)) == (2 * (3 + 5), 5)
     _assert_equal(state.base, after.base)
-
-
-@pytest.mark.parametrize(("count", "rollout", "each"), [(1, 0, 12), (3, 0, 4), (3, 6, 6)])
-def test_environments_share_the_capacity_of_the_replay(count, rollout, each):
-    spaces = np.zeros(2, np.float32), gymnasium.spaces.Box(-1.0, 1.0, (2,))
-    recipe = Recipe(rollout=rollout, warmup_steps=0) if rollout else Recipe()
-    mixed, streams = experience.buffers(spaces, count, recipe, 12, None, ())
-    assert mixed is None
-    assert [streams[i].capacity for i in range(count)] == [each] * count

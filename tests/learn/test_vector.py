@@ -393,12 +393,20 @@ def test_a_checkpoint_of_another_number_of_environments_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "capacity", "each"), [(RECIPE, 20, 6), (ROLLOUT, 20, 24), (ROLLOUT, 300, 24)]
+    ("count", "recipe", "capacity", "each"),
+    [
+        *[(1, RECIPE, 12, 12), (3, RECIPE, 12, 4), (3, RECIPE, 20, 6)],
+        *[(3, dataclasses.replace(ROLLOUT, rollout=6), 12, 6)],
+        *[(3, ROLLOUT, 20, 24), (3, ROLLOUT, 300, 24)],
+    ],
 )
-def test_every_environment_keeps_its_share_of_the_replay_or_a_whole_rollout(recipe, capacity, each):
+def test_every_environment_keeps_its_share_of_the_replay_or_a_whole_rollout(
+    count, recipe, capacity, each
+):
     """Of the newest rows."""
     spaces = environments.spaces(environments.environments(Endless()))
-    _, replay = experience.buffers(spaces, 3, recipe, capacity, None, ())
+    mixed, replay = experience.buffers(spaces, count, recipe, capacity, None, ())
+    assert mixed is None
     row = {
         "observations": np.zeros(1, np.float32),
         "actions": np.zeros(1, np.float32),
@@ -407,11 +415,11 @@ def test_every_environment_keeps_its_share_of_the_replay_or_a_whole_rollout(reci
         "truncated": False,
         "succeeded": np.float32(0.0),
     }
-    for index in range(3):
+    for index in range(count):
         for number in range(50):
             replay.add(index, {**row, "rewards": np.float32(number)})
-        assert len(replay[index]) == each
-    assert len(replay) == 3 * each
+        assert len(replay[index]) == replay[index].capacity == each
+    assert len(replay) == count * each
 
 
 @pytest.mark.parametrize("capacity", [20, 21])
